@@ -1,0 +1,2 @@
+//! What the eBPF programs and the node agent share.
+#![no_std]

@@ -1,0 +1,1 @@
+//! Policy, routing and identity as pure functions: no IO, no clock, no async.

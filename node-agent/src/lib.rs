@@ -1,0 +1,1 @@
+//! The Tramline node agent as a library; `main.rs` is the `tramline` binary.

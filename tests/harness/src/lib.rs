@@ -1,0 +1,1 @@
+//! Nodes and pods out of network namespaces and cgroups, for the tests and the demo.
