@@ -1,1 +1,3 @@
 //! Policy, routing and identity as pure functions: no IO, no clock, no async.
+
+pub mod counters;
