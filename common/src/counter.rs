@@ -1,0 +1,76 @@
+//! Counters that the programs raise, one row of a per-CPU array each.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A row of the `COUNTERS` map.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Counter {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Counter {
+            /// All rows, in order.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant,)*];
+
+            /// The `event` label of `tramline_ebpf_events_total`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Counter::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// A connect of an enrolled pod was routed to the agent.
+    Captured = "captured",
+    /// A connect was let through: loopback, link-local, own address or excluded.
+    Excluded = "excluded",
+    /// The mark could not be set; the connect was refused.
+    CaptureFailed = "capture_failed",
+    /// A socket bound to a device was released from it, so that it could be captured.
+    DeviceUnbound = "device_unbound",
+    /// A captured SYN reached the agent's outbound listener.
+    Outbound = "outbound",
+    /// A SYN was let in because the registry knows its 4-tuple.
+    Delivered = "delivered",
+    /// A SYN to port 15008 reached the agent.
+    Hbone = "hbone",
+    /// Plaintext let through to the application.
+    PlaintextPassed = "plaintext_passed",
+    /// Plaintext handed to the agent for a decision.
+    PlaintextAsked = "plaintext_asked",
+    /// Plaintext refused.
+    PlaintextDropped = "plaintext_dropped",
+    /// Plaintext to a port on which nothing listens.
+    PortClosed = "port_closed",
+    /// No listener of the agent: it is not running. The SYN was dropped.
+    NoListener = "no_listener",
+    /// The registry was full; the delivery fails.
+    RegistryFull = "registry_full",
+    /// The table of listening ports was full.
+    ListeningFull = "listening_full",
+    /// The ring buffer was full; an event was lost.
+    EventLost = "event_lost",
+    /// A pod without a row in `PLAINTEXT`: refused.
+    PlaintextUnknown = "plaintext_unknown",
+}
+
+/// Rows of the `COUNTERS` map.
+pub const COUNTERS: usize = Counter::ALL.len();
+
+#[cfg(test)]
+mod tests {
+    use super::Counter;
+
+    #[test]
+    fn rows_are_numbered_in_order_and_named_once() {
+        let mut names = std::collections::HashSet::new();
+        for (row, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, row);
+            assert!(names.insert(counter.name()));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Outbound: a connect of an enrolled pod gets the mark that routes its SYN to the pod's own loopback, where
+//! `steer` hands it to the agent. No address is rewritten, nothing is stored.
+
+use crate::{ctx, ctx::Destination, maps, report};
+use aya_ebpf::programs::SockAddrContext;
+use tramline_common::{CAPTURE_MARK, PodId, counter::Counter, map::direction};
+
+const GO_ON: i32 = 1;
+const REFUSE: i32 = 0;
+
+/// Decides about one connect.
+#[inline(always)]
+pub(crate) fn connect(ctx: &SockAddrContext, to: Destination) -> i32 {
+    if !ctx::is_tcp(ctx) {
+        return GO_ON;
+    }
+    let pod = ctx::netns_of_connect(ctx);
+    if !maps::is_enrolled(pod) {
+        return GO_ON;
+    }
+    // The agent's own sockets live in pods' namespaces: known by what the agent wrote on them, not by a mark.
+    if maps::owned(ctx::connecting_socket(ctx)).is_some() {
+        return GO_ON;
+    }
+    if is_excluded(pod, &to) {
+        maps::count(Counter::Excluded);
+        // The same socket may have been captured by an earlier connect that failed.
+        return if ctx::mark(ctx) == CAPTURE_MARK && !ctx::set_mark(ctx, 0) {
+            REFUSE
+        } else {
+            GO_ON
+        };
+    }
+    // A socket bound to a device would not find the route to loopback and leave in plaintext.
+    if ctx::bound_device(ctx) != 0 {
+        if !ctx::unbind_device(ctx) {
+            report::capture_failed(pod, &to);
+            return REFUSE;
+        }
+        maps::count(Counter::DeviceUnbound);
+    }
+    if !ctx::set_mark(ctx, CAPTURE_MARK) {
+        report::capture_failed(pod, &to);
+        return REFUSE;
+    }
+    maps::count(Counter::Captured);
+    GO_ON
+}
+
+#[inline(always)]
+fn is_excluded(pod: PodId, to: &Destination) -> bool {
+    to.address.is_never_captured()
+        || maps::is_pod_address(pod, &to.address)
+        || maps::is_port_excluded(pod, to.port, direction::OUTBOUND)
+        || maps::is_range_excluded(pod, &to.address)
+}

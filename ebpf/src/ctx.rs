@@ -1,0 +1,231 @@
+//! Checked loads from the contexts the kernel hands to the programs.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{SO_BINDTODEVICE, SO_MARK, SOL_SOCKET, bpf_sock},
+    helpers::{
+        bpf_get_netns_cookie, bpf_setsockopt,
+        generated::{bpf_get_socket_cookie, bpf_ktime_get_ns},
+    },
+    programs::{SkLookupContext, SockAddrContext, SockOpsContext},
+};
+use tramline_common::{Address, PodId};
+
+/// `AF_INET`.
+pub(crate) const AF_INET: u32 = 2;
+/// `SOCK_STREAM`.
+const SOCK_STREAM: u32 = 1;
+
+/// The pod whose namespace this instance of `steer` is attached to. `sk_lookup` has no netns-cookie helper,
+/// so the loader writes the cookie here before it loads the program.
+#[unsafe(no_mangle)]
+static POD: PodId = 0;
+
+/// The constant of this instance.
+#[inline(always)]
+pub(crate) fn pod() -> PodId {
+    // SAFETY: a valid, aligned static; volatile because the loader replaces its value after compilation.
+    unsafe { core::ptr::read_volatile(&raw const POD) }
+}
+
+/// Nanoseconds of the monotonic clock.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: the helper takes nothing and cannot fail.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Where a connect goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination {
+    pub(crate) address: Address,
+    pub(crate) port: u16,
+}
+
+#[inline(always)]
+pub(crate) fn destination_v4(ctx: &SockAddrContext) -> Destination {
+    // SAFETY: the kernel gives a valid context; connect4 may read user_ip4 and user_port.
+    let (ip, port) = unsafe { ((*ctx.sock_addr).user_ip4, (*ctx.sock_addr).user_port) };
+    Destination {
+        address: Address::from_be32(ip),
+        port: u16::from_be(port as u16),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn destination_v6(ctx: &SockAddrContext) -> Destination {
+    let a = ctx.sock_addr;
+    // SAFETY: the kernel gives a valid context; connect6 may read user_ip6 by words, and user_port. Volatile,
+    // because the verifier refuses the wider loads the compiler would make of four neighbours.
+    let (ip, port) = unsafe {
+        let word = |i: usize| core::ptr::read_volatile((&raw const (*a).user_ip6).cast::<u32>().add(i));
+        ([word(0), word(1), word(2), word(3)], (*a).user_port)
+    };
+    Destination {
+        address: Address::from_be32x4(ip),
+        port: u16::from_be(port as u16),
+    }
+}
+
+/// Whether the connect is of a TCP or MPTCP stream: the hook fires for UDP too.
+#[inline(always)]
+pub(crate) fn is_tcp(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the kernel gives a valid context; both fields are readable in connect4 and connect6.
+    let (kind, protocol) = unsafe { ((*ctx.sock_addr).type_, (*ctx.sock_addr).protocol) };
+    kind == SOCK_STREAM
+        && (protocol == tramline_common::IPPROTO_TCP || protocol == tramline_common::IPPROTO_MPTCP)
+}
+
+/// The connecting socket.
+#[inline(always)]
+pub(crate) fn connecting_socket(ctx: &SockAddrContext) -> *mut bpf_sock {
+    // SAFETY: the kernel gives a valid context; `sk` is never null in a connect hook.
+    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }
+}
+
+/// Cookie of the connecting socket's network namespace.
+#[inline(always)]
+pub(crate) fn netns_of_connect(ctx: &SockAddrContext) -> PodId {
+    // SAFETY: the helper takes the context it is called with.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// The socket's mark.
+#[inline(always)]
+pub(crate) fn mark(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: `sk` is a valid socket in a connect hook, its mark is readable.
+    unsafe { (*connecting_socket(ctx)).mark }
+}
+
+/// The device a socket is bound to, 0 for none.
+#[inline(always)]
+pub(crate) fn bound_device(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: `sk` is a valid socket in a connect hook, its device is readable.
+    unsafe { (*connecting_socket(ctx)).bound_dev_if }
+}
+
+/// Sets the socket's mark.
+#[inline(always)]
+pub(crate) fn set_mark(ctx: &SockAddrContext, mut mark: u32) -> bool {
+    // SAFETY: the option's value lives on the stack for the call and its length is given.
+    let code = unsafe {
+        bpf_setsockopt(
+            ctx.as_ptr(),
+            SOL_SOCKET as i32,
+            SO_MARK as i32,
+            (&raw mut mark).cast(),
+            4,
+        )
+    };
+    code == 0
+}
+
+/// Releases the socket from its device.
+#[inline(always)]
+pub(crate) fn unbind_device(ctx: &SockAddrContext) -> bool {
+    let mut none = [0_u8; 4];
+    // SAFETY: the option's value (an empty name) lives on the stack for the call and its length is given.
+    let code = unsafe {
+        bpf_setsockopt(
+            ctx.as_ptr(),
+            SOL_SOCKET as i32,
+            SO_BINDTODEVICE as i32,
+            (&raw mut none).cast(),
+            4,
+        )
+    };
+    code == 0
+}
+
+/// A SYN as `sk_lookup` sees it.
+pub(crate) struct Syn {
+    pub(crate) remote: Address,
+    pub(crate) local: Address,
+    pub(crate) remote_port: u16,
+    pub(crate) local_port: u16,
+    pub(crate) family: u32,
+}
+
+/// The SYN, or `None` if the packet is not TCP.
+#[inline(always)]
+pub(crate) fn syn(ctx: &SkLookupContext) -> Option<Syn> {
+    let c = ctx.lookup;
+    // SAFETY: the kernel gives a valid context whose fields are all readable; words of IPv6 addresses are read
+    // one by one (volatile), because the verifier refuses wider loads.
+    unsafe {
+        if (*c).protocol != tramline_common::IPPROTO_TCP {
+            return None;
+        }
+        let family = (*c).family;
+        let (remote, local) = if family == AF_INET {
+            (
+                Address::from_be32((*c).remote_ip4),
+                Address::from_be32((*c).local_ip4),
+            )
+        } else {
+            let r = |i: usize| core::ptr::read_volatile((&raw const (*c).remote_ip6).cast::<u32>().add(i));
+            let l = |i: usize| core::ptr::read_volatile((&raw const (*c).local_ip6).cast::<u32>().add(i));
+            (
+                Address::from_be32x4([r(0), r(1), r(2), r(3)]),
+                Address::from_be32x4([l(0), l(1), l(2), l(3)]),
+            )
+        };
+        Some(Syn {
+            remote,
+            local,
+            remote_port: u16::from_be((*c).remote_port),
+            local_port: (*c).local_port as u16,
+            family,
+        })
+    }
+}
+
+/// The socket of a sockops event, null where the kernel gives none.
+#[inline(always)]
+pub(crate) fn event_socket(ctx: &SockOpsContext) -> *mut bpf_sock {
+    // SAFETY: the kernel gives a valid context; `sk` is readable and may be null.
+    unsafe { (*ctx.ops).__bindgen_anon_2.sk }
+}
+
+/// Cookie of the event's socket.
+#[inline(always)]
+pub(crate) fn socket_cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper takes the context it is called with.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// Cookie of the event socket's network namespace.
+#[inline(always)]
+pub(crate) fn netns_of_event(ctx: &SockOpsContext) -> PodId {
+    // SAFETY: the helper takes the context it is called with.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// Addresses and ports of an event: (local, local port, remote, remote port).
+#[inline(always)]
+pub(crate) fn event_flow(ctx: &SockOpsContext) -> (Address, u16, Address, u16) {
+    let c = ctx.ops;
+    // SAFETY: the kernel gives a valid context whose fields are all readable, IPv6 ones word by word.
+    unsafe {
+        let (local, remote) = if (*c).family == AF_INET {
+            (
+                Address::from_be32((*c).local_ip4),
+                Address::from_be32((*c).remote_ip4),
+            )
+        } else {
+            let r = |i: usize| core::ptr::read_volatile((&raw const (*c).remote_ip6).cast::<u32>().add(i));
+            let l = |i: usize| core::ptr::read_volatile((&raw const (*c).local_ip6).cast::<u32>().add(i));
+            (
+                Address::from_be32x4([l(0), l(1), l(2), l(3)]),
+                Address::from_be32x4([r(0), r(1), r(2), r(3)]),
+            )
+        };
+        // `local_port` is in host order, `remote_port` in network order in the upper half (uapi bpf.h).
+        (
+            local,
+            (*c).local_port as u16,
+            remote,
+            u32::from_be((*c).remote_port) as u16,
+        )
+    }
+}

@@ -1,0 +1,234 @@
+//! Every map, behind functions that cannot be misused: who writes it, who reads it.
+
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_sock},
+    btf_maps::{HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockHash, lpm_trie::Key},
+    helpers::generated::bpf_sk_storage_get,
+    macros::btf_map,
+    programs::SkLookupContext,
+};
+use tramline_common::{
+    Address, PodId,
+    counter::{COUNTERS as COUNTER_ROWS, Counter},
+    event::Event,
+    map::{
+        EVENT_RING_BYTES, Flow, FlowKey, ListenerKey, MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY, Owned, Pod,
+        PodAddress, PodPort, RangeData,
+    },
+};
+
+const LAZY: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Written by the agent; read by `connect` and `sockops`.
+#[btf_map]
+static PODS: HashMap<PodId, Pod, MAX_PODS> = HashMap::new();
+/// Written by the agent from the namespace's own addresses; read by `connect` and `steer`.
+#[btf_map]
+static POD_ADDRESSES: HashMap<PodAddress, u32, MAX_POD_ROWS, LAZY> = HashMap::new();
+/// Written by the agent from annotations; read by `connect` and `steer`.
+#[btf_map]
+static EXCLUDED_PORTS: HashMap<PodPort, u32, MAX_POD_ROWS, LAZY> = HashMap::new();
+/// Written by the agent from annotations; read by `connect`.
+#[btf_map]
+static EXCLUDED_RANGES: LpmTrie<RangeData, u64, MAX_POD_ROWS> = LpmTrie::new();
+/// Written by the agent; an entry goes when its socket closes. Read by `steer`.
+#[btf_map]
+static LISTENERS: SockHash<ListenerKey, { MAX_PODS * 6 }> = SockHash::new();
+/// Written by the agent from the policy core; read by `steer`.
+#[btf_map]
+static PLAINTEXT: HashMap<PodPort, u32, MAX_POD_ROWS, LAZY> = HashMap::new();
+/// Written by `sockops` and, at enrolment, by the agent; read by `steer`.
+#[btf_map]
+static LISTENING: HashMap<PodPort, u64, MAX_POD_ROWS, LAZY> = HashMap::new();
+/// Written by `sockops`; read by `steer`.
+#[btf_map]
+static REGISTRY: HashMap<FlowKey, Flow, MAX_REGISTRY, LAZY> = HashMap::new();
+/// Written by the agent through a descriptor; read by `connect` and `sockops`.
+#[btf_map]
+static OWNED: SkStorage<Owned> = SkStorage::new();
+/// Written by all programs; read by the agent.
+#[btf_map]
+static EVENTS: RingBuf<Event, EVENT_RING_BYTES> = RingBuf::new();
+/// Written by all programs; read by the agent.
+#[btf_map]
+static COUNTERS: PerCpuArray<u64, COUNTER_ROWS> = PerCpuArray::new();
+
+/// Whether the namespace is an enrolled pod's.
+#[inline(always)]
+pub(crate) fn is_enrolled(pod: PodId) -> bool {
+    PODS.get_ptr(pod).is_some()
+}
+
+/// Whether the address is one of the pod's.
+#[inline(always)]
+pub(crate) fn is_pod_address(pod: PodId, address: &Address) -> bool {
+    POD_ADDRESSES
+        .get_ptr(PodAddress {
+            pod,
+            address: *address,
+        })
+        .is_some()
+}
+
+/// Whether the port is kept out of the mesh.
+#[inline(always)]
+pub(crate) fn is_port_excluded(pod: PodId, port: u16, direction: u16) -> bool {
+    EXCLUDED_PORTS
+        .get_ptr(PodPort::new(pod, port, direction))
+        .is_some()
+}
+
+/// Whether the destination is in a range kept out of the mesh.
+#[inline(always)]
+pub(crate) fn is_range_excluded(pod: PodId, address: &Address) -> bool {
+    EXCLUDED_RANGES
+        .get(&Key::new(
+            RangeData::prefix_len(128),
+            RangeData::new(pod, *address),
+        ))
+        .is_some()
+}
+
+/// Hands the SYN to a listener of the agent; false if there is none.
+#[inline(always)]
+pub(crate) fn assign_listener(ctx: &SkLookupContext, pod: PodId, role: u32, family: u32) -> bool {
+    let key = ListenerKey { pod, role, family };
+    let context = SkLookupContext::new(ctx.lookup);
+    LISTENERS.redirect_sk_lookup(context, key, 0).is_ok()
+}
+
+/// The pod's row for the port, or its default row.
+#[inline(always)]
+pub(crate) fn plaintext(pod: PodId, port: u16) -> Option<u32> {
+    let inbound = tramline_common::map::direction::INBOUND;
+    let row = PLAINTEXT
+        .get_ptr(PodPort::new(pod, port, inbound))
+        .or_else(|| PLAINTEXT.get_ptr(PodPort::new(pod, 0, inbound)))?;
+    // SAFETY: a live map value; a four-byte aligned load is whole even while the agent replaces it.
+    Some(unsafe { *row })
+}
+
+#[inline(always)]
+fn listening_key(pod: PodId, port: u16) -> PodPort {
+    PodPort::new(pod, port, tramline_common::map::direction::INBOUND)
+}
+
+/// Whether a socket of the pod listens on the port.
+#[inline(always)]
+pub(crate) fn is_listening(pod: PodId, port: u16) -> bool {
+    // SAFETY: a live map value; an aligned load is whole.
+    LISTENING
+        .get_ptr(listening_key(pod, port))
+        .is_some_and(|count| unsafe { *count as i64 } > 0)
+}
+
+/// One more listening socket; false if the table is full.
+#[inline(always)]
+pub(crate) fn listen_begins(pod: PodId, port: u16) -> bool {
+    let key = listening_key(pod, port);
+    if add(key, 1) {
+        return true;
+    }
+    // Another socket may have inserted the row in between: then there is a row to raise.
+    LISTENING.insert(key, 1, BPF_NOEXIST.into()).is_ok() || add(key, 1)
+}
+
+/// One listening socket less. The row stays at zero until the pod leaves: removing it would race an insert.
+#[inline(always)]
+pub(crate) fn listen_ends(pod: PodId, port: u16) {
+    add(listening_key(pod, port), u64::MAX);
+}
+
+#[inline(always)]
+fn add(key: PodPort, value: u64) -> bool {
+    let Some(count) = LISTENING.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: a live, aligned map value; all writers in the kernel add atomically.
+    unsafe { atomic_add(count, value) };
+    true
+}
+
+/// `lock *count += value`. The BPF target has no `AtomicU64::fetch_add` (no compare-and-swap before v3).
+///
+/// # Safety
+/// `count` is a live, aligned map value.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+unsafe fn atomic_add(count: *mut u64, value: u64) {
+    // SAFETY: one atomic add to the address the caller vouches for.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({count} + 0) += {value}", count = in(reg) count, value = in(reg) value);
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+unsafe fn atomic_add(count: *mut u64, value: u64) {
+    // SAFETY: as above; only the host's type check comes here.
+    unsafe { core::sync::atomic::AtomicU64::from_ptr(count) }
+        .fetch_add(value, core::sync::atomic::Ordering::Relaxed);
+}
+
+/// Whether the registry holds the flow.
+#[inline(always)]
+pub(crate) fn is_registered(key: &FlowKey) -> bool {
+    REGISTRY.get_ptr(*key).is_some()
+}
+
+/// Registers a flow; false if the registry is full.
+#[inline(always)]
+pub(crate) fn register(key: &FlowKey, flow: &Flow) -> bool {
+    REGISTRY.insert(*key, *flow, 0).is_ok()
+}
+
+/// Removes a flow if `socket` registered it.
+#[inline(always)]
+pub(crate) fn unregister(key: &FlowKey, socket: u64) {
+    let Some(flow) = REGISTRY.get_ptr(*key) else {
+        return;
+    };
+    // SAFETY: a live map value; an eight-byte aligned load is whole.
+    if unsafe { (*flow).socket } == socket {
+        let _ = REGISTRY.remove(*key);
+    }
+}
+
+/// What the agent wrote on a socket of its own; `None` for everybody else's.
+#[inline(always)]
+pub(crate) fn owned(socket: *mut bpf_sock) -> Option<Owned> {
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: a socket the kernel gave to this program, checked for null; no value is created.
+    let value = unsafe {
+        bpf_sk_storage_get(
+            (&raw const OWNED).cast_mut().cast(),
+            socket.cast(),
+            core::ptr::null_mut(),
+            0,
+        )
+    };
+    // SAFETY: null or a live storage value, which only the agent writes, once, before the socket is used.
+    unsafe { value.cast::<Owned>().as_ref() }.copied()
+}
+
+/// Raises a counter of this CPU.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(row) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: this CPU's own row; a program may be interrupted by another, then one count is lost at worst.
+        unsafe { *row += 1 };
+    }
+}
+
+/// Sends an event to the agent.
+#[inline(always)]
+pub(crate) fn send(event: Event) {
+    match EVENTS.reserve(0) {
+        Some(mut slot) => {
+            slot.write(event);
+            slot.submit(0);
+        }
+        None => count(Counter::EventLost),
+    }
+}

@@ -1,0 +1,92 @@
+//! The registry of deliveries and the table of listening ports, kept by the life of the sockets themselves:
+//! an agent that dies takes its entries with it.
+
+use crate::{ctx, maps, report};
+use aya_ebpf::{
+    bindings::{
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_LISTEN,
+    },
+    programs::SockOpsContext,
+};
+use tramline_common::{
+    counter::Counter,
+    map::{Flow, FlowKey, Owned, owned},
+};
+
+/// Handles one event of one socket.
+#[inline(always)]
+pub(crate) fn socket_event(ctx: &SockOpsContext) {
+    match ctx.op() {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(ctx),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listening(ctx),
+        BPF_SOCK_OPS_STATE_CB => state_changed(ctx),
+        _ => {}
+    }
+}
+
+/// Called in `tcp_connect` with the 4-tuple known, before the SYN leaves.
+#[inline(always)]
+fn connecting(ctx: &SockOpsContext) {
+    let Some(delivery) = delivery(ctx) else { return };
+    let key = flow_key(ctx, &delivery);
+    let flow = Flow {
+        socket: ctx::socket_cookie(ctx),
+        role: owned::DELIVERY,
+        reserved: 0,
+    };
+    // Without the callback nobody would remove the entry: then do not insert it.
+    let registered =
+        ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_ok() && maps::register(&key, &flow);
+    if !registered {
+        maps::count(Counter::RegistryFull);
+        report::registry_full(&key);
+    }
+}
+
+#[inline(always)]
+fn listening(ctx: &SockOpsContext) {
+    let pod = ctx::netns_of_event(ctx);
+    if !maps::is_enrolled(pod) || maps::owned(ctx::event_socket(ctx)).is_some() {
+        return;
+    }
+    let (_, port, _, _) = ctx::event_flow(ctx);
+    let counted =
+        ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_ok() && maps::listen_begins(pod, port);
+    if !counted {
+        maps::count(Counter::ListeningFull);
+    }
+}
+
+#[inline(always)]
+fn state_changed(ctx: &SockOpsContext) {
+    let (old, new) = (ctx.arg(0), ctx.arg(1));
+    if new != BPF_TCP_CLOSE {
+        return;
+    }
+    if old == BPF_TCP_LISTEN {
+        let (_, port, _, _) = ctx::event_flow(ctx);
+        maps::listen_ends(ctx::netns_of_event(ctx), port);
+    } else if let Some(delivery) = delivery(ctx) {
+        maps::unregister(&flow_key(ctx, &delivery), ctx::socket_cookie(ctx));
+    }
+}
+
+#[inline(always)]
+fn delivery(ctx: &SockOpsContext) -> Option<Owned> {
+    maps::owned(ctx::event_socket(ctx)).filter(|owned| owned.role == owned::DELIVERY)
+}
+
+/// The key as the pod sees it: the delivering socket's local side is the client.
+#[inline(always)]
+fn flow_key(ctx: &SockOpsContext, delivery: &Owned) -> FlowKey {
+    let (client, client_port, application, application_port) = ctx::event_flow(ctx);
+    FlowKey {
+        pod: delivery.pod,
+        remote: client,
+        local: application,
+        remote_port: client_port,
+        local_port: application_port,
+        reserved: 0,
+    }
+}
