@@ -1,3 +1,51 @@
-//! The project's commands.
+//! The project's commands: `cargo xtask COMMAND`. One file per command; what they share is in `process`, `workspace`,
+//! `toolchain` and `setup`.
 
-fn main() {}
+mod build_ebpf;
+mod object_summary;
+mod process;
+mod report;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Tramline's project commands",
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the other commands need: eBPF toolchain and system packages
+    Setup(setup::Args),
+    /// Build the eBPF object and print its path, size, programs and maps
+    BuildEbpf(build_ebpf::Args),
+    /// Run the tests: everything, or the stages named
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::BuildEbpf(args) => build_ebpf::run(&args),
+        Command::Test(args) => test::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What each stage runs.
+//!
+//! Every stage builds the whole workspace in one profile: a selection of packages would unify features differently, and
+//! the dependencies would be compiled again for it.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use crate::report;
+use crate::test::Stage;
+use crate::test::counts::Counts;
+use crate::workspace::Workspace;
+
+/// The directories of the packages whose tests need root, by stage.
+const ROOT_TESTS: [(Stage, &str); 2] = [(Stage::Kernel, "tests/kernel"), (Stage::E2e, "tests/e2e")];
+
+pub(crate) struct Runner<'a> {
+    workspace: &'a Workspace,
+    nextest: bool,
+}
+
+impl<'a> Runner<'a> {
+    pub(crate) fn new(workspace: &'a Workspace) -> Self {
+        let nextest = process::output(workspace.cargo().args(["nextest", "--version"])).is_ok();
+        if !nextest {
+            report::note("cargo-nextest is not here: using cargo test");
+        }
+        Self { workspace, nextest }
+    }
+
+    pub(crate) fn run(&self, stage: Stage) -> Result<Counts> {
+        match stage {
+            Stage::Lint => self.lint(),
+            Stage::Unit => self.unit(),
+            Stage::Kernel | Stage::E2e => self.root_tests(stage),
+        }
+    }
+
+    fn lint(&self) -> Result<Counts> {
+        let mut counts = Counts::default();
+        counts += check(self.workspace.cargo().args(["fmt", "--all", "--check"]))?;
+        let clippy = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "--deny=warnings",
+        ];
+        counts += check(self.workspace.cargo().args(clippy))?;
+        if process::exists("cargo-deny") {
+            let deny = [
+                "deny",
+                "--config=.deny.toml",
+                "check",
+                "bans",
+                "licenses",
+                "sources",
+            ];
+            counts += check(self.workspace.cargo().args(deny))?;
+        } else {
+            report::step(
+                "SKIPPED: dependency rules, because cargo-deny is not here (`cargo install cargo-deny`)",
+            );
+            counts.skipped += 1;
+        }
+        Ok(counts)
+    }
+
+    fn unit(&self) -> Result<Counts> {
+        let others = self.packages(|_| true);
+        let mut counts = if self.nextest {
+            let none_of: Vec<_> = others.iter().map(|name| format!("not package({name})")).collect();
+            let mut command = self.nextest();
+            if !none_of.is_empty() {
+                command.arg("--filterset").arg(none_of.join(" and "));
+            }
+            tests(&mut command)?
+        } else {
+            let mut command = self.workspace.cargo();
+            command.args([
+                "test",
+                "--workspace",
+                "--locked",
+                "--no-fail-fast",
+                "--lib",
+                "--bins",
+                "--tests",
+            ]);
+            for name in &others {
+                command.arg("--exclude").arg(name);
+            }
+            tests(&mut command)?
+        };
+        let mut documentation = self.workspace.cargo();
+        documentation.args(["test", "--workspace", "--locked", "--no-fail-fast", "--doc"]);
+        counts += tests(&mut documentation)?;
+        Ok(counts)
+    }
+
+    fn root_tests(&self, stage: Stage) -> Result<Counts> {
+        let packages = self.packages(|of| of == stage);
+        let [package] = packages.as_slice() else {
+            bail!("this workspace has no tests for this stage");
+        };
+        // The tests start the agent's own binary, which they do not depend on as a library.
+        process::run(
+            self.workspace
+                .cargo()
+                .args(["build", "--workspace", "--bins", "--locked"]),
+        )?;
+        let mut command = if self.nextest {
+            let mut command = self.nextest();
+            command.arg("--filterset").arg(format!("package({package})"));
+            command
+        } else {
+            let mut command = self.workspace.cargo();
+            command.args([
+                "test",
+                "--locked",
+                "--no-fail-fast",
+                "--package",
+                package,
+                "--",
+                "--test-threads=1",
+            ]);
+            command
+        };
+        tests(&mut command)
+    }
+
+    /// The packages of the root stages that are chosen and that the workspace has.
+    fn packages(&self, chosen: impl Fn(Stage) -> bool) -> Vec<&str> {
+        let directories = ROOT_TESTS.iter().filter(|(stage, _)| chosen(*stage));
+        directories
+            .filter_map(|(_, directory)| self.workspace.package_in(directory))
+            .collect()
+    }
+
+    fn nextest(&self) -> Command {
+        let mut command = self.workspace.cargo();
+        command.args([
+            "nextest",
+            "run",
+            "--workspace",
+            "--locked",
+            "--no-fail-fast",
+            "--no-tests=pass",
+        ]);
+        command
+    }
+}
+
+/// A command that stands for one test: it passes or fails as a whole.
+fn check(command: &mut Command) -> Result<Counts> {
+    Ok(Counts::one(process::watched(command, |_| {})?))
+}
+
+/// A test runner: what it counted.
+fn tests(command: &mut Command) -> Result<Counts> {
+    let mut counts = Counts::default();
+    let success = process::watched(command, |line| {
+        if let Some(counted) = Counts::in_line(line) {
+            counts += counted;
+        }
+    })?;
+    Ok(counts.with_exit(success))
+}
