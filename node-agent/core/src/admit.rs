@@ -1,0 +1,62 @@
+//! Whether an HBONE CONNECT may lead where it says.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::reason::Reason;
+use crate::workload::Workload;
+
+/// The port on which an agent answers HBONE for each enrolled workload.
+pub const HBONE_PORT: u16 = 15008;
+
+/// Why a CONNECT is refused before any policy is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AdmitError {
+    /// The authority is anything but `IP:port`; it is not repeated, the peer chose it.
+    #[error("the authority of CONNECT is not IP:port")]
+    Malformed,
+    /// The address is another one than the workload's.
+    #[error("{target} is not an address of workload {workload}")]
+    NotThisWorkload {
+        /// Where the peer wanted to go.
+        target: SocketAddr,
+        /// `NAMESPACE/NAME` of the workload whose port 15008 was dialled.
+        workload: String,
+    },
+    /// A port that leads to the agent itself, or to nothing.
+    #[error("port {0} cannot be the target of a tunnel")]
+    ReservedPort(u16),
+}
+
+impl AdmitError {
+    /// The code for logs and metrics.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Malformed | Self::NotThisWorkload { .. } => Reason::AuthorityMismatch,
+            Self::ReservedPort(_) => Reason::CaptureLoop,
+        }
+    }
+}
+
+/// Reads the authority of a CONNECT that arrived at `workload` and answers with the address to deliver to.
+///
+/// # Errors
+/// See [`AdmitError`]; all of them are `400` or `503` on the wire, never a connection.
+pub fn inbound_target(workload: &Workload, authority: &str) -> Result<SocketAddr, AdmitError> {
+    let target: SocketAddr = authority.parse().map_err(|_| AdmitError::Malformed)?;
+    if let SocketAddr::V6(v6) = target
+        && v6.scope_id() != 0
+    {
+        return Err(AdmitError::Malformed);
+    }
+    let target = SocketAddr::new(target.ip().to_canonical(), target.port());
+    if !workload.addresses.contains(&target.ip()) {
+        let workload = format!("{}/{}", workload.namespace, workload.name);
+        return Err(AdmitError::NotThisWorkload { target, workload });
+    }
+    if matches!(target.port(), 0 | HBONE_PORT) {
+        return Err(AdmitError::ReservedPort(target.port()));
+    }
+    Ok(target)
+}
