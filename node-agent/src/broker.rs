@@ -1,0 +1,161 @@
+//! The one interface to everything privileged: programs and maps, pods' namespaces, sockets made inside them.
+//!
+//! Arguments and results are plain data and descriptors, so that another process could serve it over a unix
+//! socket with `SCM_RIGHTS`. The rest of the agent never enters a namespace and never opens a map.
+
+mod enroll;
+mod network;
+mod open_sockets;
+mod sockets;
+
+pub use crate::kernel::{KernelError, maps::Fill};
+pub use enroll::{Enrolled, Listeners, PodRows};
+pub use open_sockets::OpenSockets;
+
+use crate::{
+    kernel::{events::Events, load::Programs, maps::Maps, pins::Pins},
+    sys::netns::Netns,
+};
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
+};
+use tramline_common::PodId;
+
+/// Where the broker finds things.
+#[derive(Clone, Debug)]
+pub struct BrokerSettings {
+    /// A mounted bpf filesystem.
+    pub bpffs: PathBuf,
+    /// Separates the pins of agents that share a machine.
+    pub instance: String,
+    /// The cgroup2 directory under which the pods' processes live, and the agent itself.
+    pub cgroup: PathBuf,
+    /// The host's `/proc`: a container's own `/proc/sys` is read-only.
+    pub proc: PathBuf,
+}
+
+/// What a privileged act can fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// eBPF refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The namespace cannot be used.
+    #[error("network namespace {path}: {source}")]
+    Namespace {
+        /// The file given for the pod.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The namespace is the agent's own: a hostNetwork pod, or a wrong annotation.
+    #[error("{0} is the node's own network namespace: a hostNetwork pod cannot be enrolled")]
+    HostNetwork(PathBuf),
+    /// The pod forwards packets: its addresses do not tell who speaks.
+    #[error("the pod forwards packets of others (net.ipv4.ip_forward=1): it cannot be enrolled")]
+    Forwards,
+    /// The pod has no address yet.
+    #[error("the pod's namespace has no address on any interface but lo")]
+    NoAddress,
+    /// A step of preparing the namespace failed.
+    #[error("{step}: {source}")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Netlink refused.
+    #[error("{step}: {source}")]
+    Netlink {
+        /// What was being done.
+        step: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: rtnetlink::Error,
+    },
+    /// The pod is not enrolled.
+    #[error("pod {0:#x} is not enrolled")]
+    NotEnrolled(PodId),
+}
+
+/// Serves privileged acts in this process.
+pub struct Broker {
+    home: Netns,
+    proc: PathBuf,
+    programs: Programs,
+    maps: Maps,
+    pods: Mutex<HashMap<PodId, enroll::Pod>>,
+    generation: AtomicU64,
+}
+
+impl Broker {
+    /// Loads the programs and attaches them to the node's cgroup, taking over from an earlier agent.
+    pub fn start(settings: &BrokerSettings) -> Result<Self, BrokerError> {
+        let own = Path::new("/proc/self/ns/net");
+        let home = Netns::of_this_process().map_err(|source| BrokerError::Namespace {
+            path: own.to_owned(),
+            source,
+        })?;
+        let pins = Pins::create(&settings.bpffs, &settings.instance)?;
+        let (programs, maps) = Programs::start(pins, &settings.cgroup)?;
+        Ok(Self {
+            home,
+            proc: settings.proc.clone(),
+            programs,
+            maps,
+            pods: Mutex::default(),
+            generation: AtomicU64::new(1),
+        })
+    }
+
+    /// Sums of the programs' counters, by name.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.maps.counters()
+    }
+
+    /// How full the maps are.
+    pub fn fill(&self) -> Vec<Fill> {
+        self.maps.fill()
+    }
+
+    /// The programs' events; once, inside a runtime.
+    pub(crate) fn events(&self) -> Option<io::Result<Events>> {
+        self.maps.take_events().map(Events::new)
+    }
+
+    /// Pods that an earlier agent steered and this one has not enrolled.
+    pub fn left_over(&self) -> Result<Vec<PodId>, BrokerError> {
+        let enrolled = self.pods();
+        Ok(self
+            .programs
+            .steered()?
+            .into_iter()
+            .filter(|pod| !enrolled.contains_key(pod))
+            .collect())
+    }
+
+    fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<PodId, enroll::Pod>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first cgroup2 mount, as `/proc/self/mountinfo` lists it.
+pub fn cgroup_root() -> io::Result<PathBuf> {
+    std::fs::read_to_string("/proc/self/mountinfo")?
+        .lines()
+        .filter_map(|line| {
+            // "36 35 98:0 /root /mount options - type source superoptions" (proc(5)).
+            let (left, right) = line.split_once(" - ")?;
+            right
+                .starts_with("cgroup2 ")
+                .then(|| left.split(' ').nth(4).map(PathBuf::from))?
+        })
+        .next()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup2 filesystem is mounted"))
+}

@@ -1,0 +1,244 @@
+//! Enrolment of a pod: from a namespace's file to captured, and back.
+
+use super::{Broker, BrokerError, network::Network, open_sockets};
+use crate::sys::netns::Netns;
+use ipnet::IpNet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, TcpListener},
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
+use tokio::sync::mpsc;
+use tramline_common::{
+    Address, PodId,
+    map::{self, ListenerKey, PodAddress, PodPort, RangeData, direction, listener},
+};
+
+/// The families a listener exists in: a v6 socket on a specific address takes no IPv4.
+pub(super) const FAMILIES: [u32; 2] = [libc::AF_INET as u32, libc::AF_INET6 as u32];
+
+/// What the maps hold about a pod, projected from the policy core.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodRows {
+    /// One of [`map::plaintext`], for ports without a row of their own.
+    pub plaintext_default: u32,
+    /// One of [`map::plaintext`] by port.
+    pub plaintext: BTreeMap<u16, u32>,
+    /// Ports the pod's own connects bypass the mesh to.
+    pub excluded_outbound_ports: BTreeSet<u16>,
+    /// Ports on which the pod is reached without the mesh.
+    pub excluded_inbound_ports: BTreeSet<u16>,
+    /// Destinations the pod's own connects bypass the mesh to.
+    pub excluded_outbound_ranges: BTreeSet<IpNet>,
+}
+
+/// A pod whose connections the agent now has.
+pub struct Enrolled {
+    /// The pod in maps and in every later call.
+    pub id: PodId,
+    /// The namespace's addresses, loopback left out.
+    pub addresses: Vec<IpAddr>,
+    /// Where its connections arrive.
+    pub listeners: Listeners,
+    /// Sockets that were open before: not captured, and the agent cannot see into them.
+    pub already_open: usize,
+    /// The addresses again, each time they change.
+    pub address_changes: mpsc::Receiver<Vec<IpAddr>>,
+}
+
+/// Non-blocking listening sockets inside the pod's namespace, one or two (by family) of each kind.
+#[derive(Default)]
+pub struct Listeners {
+    /// Connections the pod opens; an accepted socket's local address is the original destination.
+    pub outbound: Vec<TcpListener>,
+    /// Tunnels from other nodes.
+    pub hbone: Vec<TcpListener>,
+    /// Plaintext that needs a decision.
+    pub plaintext: Vec<TcpListener>,
+}
+
+/// What the broker keeps of an enrolled pod.
+pub(super) struct Pod {
+    pub(super) namespace: Arc<Netns>,
+    /// Ends the watch of addresses when dropped.
+    _network: Network,
+}
+
+impl Broker {
+    /// Enrols the pod whose network namespace is at `path`: prepares routes and settings, opens the listeners,
+    /// attaches `steer`, and only then lets connects be captured.
+    pub async fn enroll(&self, path: &Path, rows: &PodRows) -> Result<Enrolled, BrokerError> {
+        let in_namespace = |source| BrokerError::Namespace {
+            path: path.to_owned(),
+            source,
+        };
+        let namespace = Arc::new(Netns::open(path).map_err(in_namespace)?);
+        let id = namespace.cookie(&self.home).map_err(in_namespace)?;
+        if id == self.home.cookie(&self.home).map_err(in_namespace)? {
+            return Err(BrokerError::HostNetwork(path.to_owned()));
+        }
+        self.prepare_settings(&namespace)?;
+        let (network, address_changes) = Network::open(&namespace, &self.home)?;
+        let addresses = network.addresses().await?;
+        if addresses.is_empty() {
+            return Err(BrokerError::NoAddress);
+        }
+        network.route_marked(&addresses).await?;
+        self.set_addresses(id, &addresses)?;
+        self.update(id, rows)?;
+        let listeners = self.listen(id, &namespace)?;
+        self.seed_listening(id, &namespace)?;
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed);
+        use std::os::fd::AsFd as _;
+        self.programs.steer(id, namespace.as_fd())?;
+        self.maps.insert_pod(id, map::Pod { generation })?;
+        // Once more: a port opened in between was seen neither by the first look nor by the programs.
+        let open = self.seed_listening(id, &namespace)?;
+        self.pods().insert(
+            id,
+            Pod {
+                namespace,
+                _network: network,
+            },
+        );
+        Ok(Enrolled {
+            id,
+            addresses,
+            listeners,
+            already_open: open.established,
+            address_changes,
+        })
+    }
+
+    /// Makes the maps' rows of a pod these.
+    pub fn update(&self, id: PodId, rows: &PodRows) -> Result<(), BrokerError> {
+        let excluded = |ports: &BTreeSet<u16>, way| -> Vec<PodPort> {
+            ports.iter().map(|port| PodPort::new(id, *port, way)).collect()
+        };
+        let mut ports = excluded(&rows.excluded_outbound_ports, direction::OUTBOUND);
+        ports.extend(excluded(&rows.excluded_inbound_ports, direction::INBOUND));
+        let ranges: Vec<_> = rows
+            .excluded_outbound_ranges
+            .iter()
+            .map(|range| range_row(id, range))
+            .collect();
+        let plaintext: Vec<_> = std::iter::once((0, rows.plaintext_default))
+            .chain(rows.plaintext.iter().map(|(port, verdict)| (*port, *verdict)))
+            .map(|(port, verdict)| (PodPort::new(id, port, direction::INBOUND), verdict))
+            .collect();
+        self.maps.set_excluded_ports(id, &ports)?;
+        self.maps.set_excluded_ranges(id, &ranges)?;
+        self.maps.set_plaintext(id, &plaintext)?;
+        Ok(())
+    }
+
+    /// Makes the pod's addresses in the map these, and the marked route's source with them.
+    pub async fn readdress(&self, id: PodId, addresses: &[IpAddr]) -> Result<(), BrokerError> {
+        let namespace = self.namespace(id)?;
+        let (network, _) = Network::open(&namespace, &self.home)?;
+        network.route_marked(addresses).await?;
+        self.set_addresses(id, addresses)
+    }
+
+    /// Lets a pod go: nothing of it is captured any more and its plaintext is its own again.
+    ///
+    /// Also for a pod that an earlier agent enrolled, whose namespace may be gone.
+    pub fn withdraw(&self, id: PodId) -> Result<(), BrokerError> {
+        self.pods().remove(&id);
+        self.maps.remove_pod(id)?;
+        self.programs.release(id)?;
+        for role in [listener::OUTBOUND, listener::HBONE, listener::PLAINTEXT] {
+            for family in FAMILIES {
+                self.maps.remove_listener(ListenerKey {
+                    pod: id,
+                    role,
+                    family,
+                })?;
+            }
+        }
+        self.maps.set_addresses(id, &[])?;
+        self.maps.set_excluded_ports(id, &[])?;
+        self.maps.set_excluded_ranges(id, &[])?;
+        self.maps.set_plaintext(id, &[])?;
+        self.maps.clear_listening(id)?;
+        Ok(())
+    }
+
+    pub(super) fn namespace(&self, id: PodId) -> Result<Arc<Netns>, BrokerError> {
+        self.pods()
+            .get(&id)
+            .map(|pod| pod.namespace.clone())
+            .ok_or(BrokerError::NotEnrolled(id))
+    }
+
+    fn set_addresses(&self, id: PodId, addresses: &[IpAddr]) -> Result<(), BrokerError> {
+        let rows: Vec<_> = addresses
+            .iter()
+            .map(|ip| PodAddress {
+                pod: id,
+                address: Address::from(*ip),
+            })
+            .collect();
+        Ok(self.maps.set_addresses(id, &rows)?)
+    }
+
+    fn seed_listening(&self, id: PodId, namespace: &Netns) -> Result<open_sockets::OpenSockets, BrokerError> {
+        let open = open_sockets::of(namespace, &self.home).map_err(|source| BrokerError::Step {
+            step: "listing the pod's open sockets",
+            source,
+        })?;
+        for port in &open.listening {
+            self.maps
+                .seed_listening(PodPort::new(id, *port, direction::INBOUND))?;
+        }
+        Ok(open)
+    }
+
+    /// The sysctls that let a marked SYN come back to this namespace (design: docs/ARCHITECTURE.md, "Capture").
+    fn prepare_settings(&self, namespace: &Netns) -> Result<(), BrokerError> {
+        let sys = self.proc.join("sys/net");
+        let forwards = namespace
+            .run(&self.home, || {
+                std::fs::read_to_string(sys.join("ipv4/ip_forward"))
+            })
+            .map_err(|source| BrokerError::Step {
+                step: "reading net.ipv4.ip_forward of the pod",
+                source,
+            })?;
+        if forwards.trim() != "0" {
+            return Err(BrokerError::Forwards);
+        }
+        let write = |name: &str, value: &str| std::fs::write(sys.join(name), value);
+        namespace
+            .run(&self.home, || {
+                // Replies of the application to a client's address find the way to loopback by the SYN's mark.
+                write("ipv4/tcp_fwmark_accept", "1")?;
+                // And so do resets of ports where nothing listens.
+                write("ipv4/fwmark_reflect", "1")?;
+                write("ipv4/conf/lo/rp_filter", "0")?;
+                match write("ipv6/fwmark_reflect", "1") {
+                    // A kernel without IPv6 has no such file.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    other => other,
+                }
+            })
+            .map_err(|source| BrokerError::Step {
+                step: "setting the pod's network sysctls",
+                source,
+            })
+    }
+}
+
+fn range_row(id: PodId, range: &IpNet) -> (u32, RangeData) {
+    let bits = match range {
+        // IPv4 is stored mapped: its network starts after 96 bits.
+        IpNet::V4(v4) => 96 + v4.prefix_len(),
+        IpNet::V6(v6) => v6.prefix_len(),
+    };
+    (
+        RangeData::prefix_len(bits),
+        RangeData::new(id, Address::from(range.network())),
+    )
+}

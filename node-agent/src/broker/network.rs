@@ -1,0 +1,180 @@
+//! Routes, rules and addresses of a pod's namespace, over one netlink socket made inside it.
+
+use super::BrokerError;
+use crate::sys::netns::Netns;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder,
+    packet_route::{
+        address::{AddressAttribute, AddressMessage},
+        route::{RouteMessage, RouteScope, RouteType},
+        rule::RuleAction,
+    },
+};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tramline_common::{CAPTURE_MARK, CAPTURE_RULE_PRIORITY, CAPTURE_TABLE};
+
+/// `lo` is the first interface of every namespace.
+const LOOPBACK: u32 = 1;
+/// Address changes come in bursts (two families, duplicate address detection).
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// A netlink connection into a namespace, and the watch of its addresses.
+pub(super) struct Network {
+    handle: Handle,
+    _tasks: JoinSet<()>,
+}
+
+impl Network {
+    /// Connects, and sends the addresses each time they change.
+    pub(super) fn open(
+        namespace: &Netns,
+        home: &Netns,
+    ) -> Result<(Self, mpsc::Receiver<Vec<IpAddr>>), BrokerError> {
+        let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, mut messages) = namespace
+            .run(home, || rtnetlink::new_multicast_connection(&groups))
+            .map_err(|source| BrokerError::Step {
+                step: "opening netlink in the pod",
+                source,
+            })?;
+        let (changes, receiver) = mpsc::channel(1);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(connection);
+        let watched = handle.clone();
+        tasks.spawn(async move {
+            while messages.next().await.is_some() {
+                tokio::time::sleep(SETTLE).await;
+                while matches!(
+                    futures_util::FutureExt::now_or_never(messages.next()),
+                    Some(Some(_))
+                ) {}
+                match addresses(&watched).await {
+                    Ok(now) => {
+                        if changes.send(now).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot read a pod's addresses after a change"),
+                }
+            }
+        });
+        Ok((
+            Self {
+                handle,
+                _tasks: tasks,
+            },
+            receiver,
+        ))
+    }
+
+    /// All addresses but loopback's.
+    pub(super) async fn addresses(&self) -> Result<Vec<IpAddr>, BrokerError> {
+        addresses(&self.handle).await
+    }
+
+    /// Routes what carries the mark to loopback, with the pod's address as source.
+    ///
+    /// Without `src` the kernel would take the destination as source.
+    pub(super) async fn route_marked(&self, addresses: &[IpAddr]) -> Result<(), BrokerError> {
+        let netlink = |step| move |source| BrokerError::Netlink { step, source };
+        let v4 = addresses.iter().find_map(|ip| match ip {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = addresses.iter().find_map(|ip| match ip {
+            IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(*v6),
+            _ => None,
+        });
+        if let Some(source) = v4 {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().pref_source(source);
+            self.replace_route(marked(route).build())
+                .await
+                .map_err(netlink("adding the marked IPv4 route"))?;
+            let rule = self.handle.rule().add().v4();
+            added(selecting(rule).execute().await)
+                .map_err(netlink("adding the IPv4 rule for marked packets"))?;
+        }
+        if let Some(source) = v6 {
+            let route = RouteMessageBuilder::<Ipv6Addr>::new().pref_source(source);
+            self.replace_route(marked(route).build())
+                .await
+                .map_err(netlink("adding the marked IPv6 route"))?;
+            let rule = self.handle.rule().add().v6();
+            added(selecting(rule).execute().await)
+                .map_err(netlink("adding the IPv6 rule for marked packets"))?;
+        }
+        Ok(())
+    }
+
+    async fn replace_route(&self, route: RouteMessage) -> Result<(), rtnetlink::Error> {
+        self.handle.route().add(route).replace().execute().await
+    }
+}
+
+fn marked<T>(route: RouteMessageBuilder<T>) -> RouteMessageBuilder<T> {
+    route
+        .output_interface(LOOPBACK)
+        .table_id(CAPTURE_TABLE)
+        .scope(RouteScope::Host)
+        .kind(RouteType::Local)
+}
+
+fn selecting<T>(rule: rtnetlink::RuleAddRequest<T>) -> rtnetlink::RuleAddRequest<T> {
+    rule.fw_mark(CAPTURE_MARK)
+        .table_id(CAPTURE_TABLE)
+        .priority(CAPTURE_RULE_PRIORITY)
+        .action(RuleAction::ToTable)
+}
+
+/// A rule left by an earlier agent is as good as a new one.
+fn added(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(rtnetlink::Error::NetlinkError(error))
+            if error.to_io().kind() == io::ErrorKind::AlreadyExists =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+async fn addresses(handle: &Handle) -> Result<Vec<IpAddr>, BrokerError> {
+    let found: Vec<AddressMessage> =
+        handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|source| BrokerError::Netlink {
+                step: "reading the pod's addresses",
+                source,
+            })?;
+    let mut addresses: Vec<IpAddr> = found
+        .iter()
+        .filter(|message| message.header.index != LOOPBACK)
+        .filter_map(local_address)
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// `IFA_LOCAL` where there is one (point-to-point interfaces have the peer in `IFA_ADDRESS`).
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(local) => return Some(*local),
+            AddressAttribute::Address(other) => address = Some(*other),
+            _ => {}
+        }
+    }
+    address
+}

@@ -1,0 +1,63 @@
+//! The eBPF programs and maps: load, attach, replace, read, write.
+
+pub(crate) mod events;
+pub(crate) mod load;
+pub(crate) mod maps;
+pub(crate) mod object;
+pub(crate) mod pins;
+
+use std::{io, path::PathBuf};
+
+/// What can go wrong between the agent and the kernel's eBPF.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The agent was built without its eBPF object.
+    #[error(
+        "this build of tramline has no eBPF programs: run `cargo xtask build-ebpf`, then build the agent again"
+    )]
+    NoObject,
+    /// aya could not read or create what the object describes.
+    #[error("cannot load the eBPF object: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// The verifier or the kernel refused a program.
+    #[error("the kernel refused program {program}: {source}")]
+    Program {
+        /// Name of the program.
+        program: &'static str,
+        /// The kernel's answer, with the verifier's log.
+        #[source]
+        source: aya::programs::ProgramError,
+    },
+    /// A program or map is not in the object: the object is of another version.
+    #[error("the eBPF object has no {0}: build it again from the same sources as the agent")]
+    Missing(&'static str),
+    /// A program could not be attached.
+    #[error("cannot attach {program} to {target}: {source}")]
+    Attach {
+        /// Name of the program.
+        program: &'static str,
+        /// The cgroup or namespace.
+        target: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A map operation failed.
+    #[error("map {map}: {source}")]
+    Map {
+        /// Name of the map.
+        map: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: aya::maps::MapError,
+    },
+    /// The directory of the pins cannot be used.
+    #[error("cannot use {path} for pins (is it below a bpf filesystem?): {source}")]
+    Pins {
+        /// The directory or file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+}

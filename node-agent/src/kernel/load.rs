@@ -1,0 +1,132 @@
+//! Load the programs; attach them or replace those an earlier agent left attached.
+
+use super::{KernelError, maps::Maps, object, pins::Pins};
+use crate::sys::bpf::{self, AttachType};
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    programs::{CgroupSockAddr, Program, SkLookup, SockOps},
+};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+use tramline_common::{PodId, map::name};
+
+const CONNECT4: &str = "connect4";
+const CONNECT6: &str = "connect6";
+const SOCKET_EVENT: &str = "socket_event";
+const STEER: &str = "steer";
+
+/// The object with the node's programs attached to the cgroup.
+pub(crate) struct Programs {
+    pins: Pins,
+    /// Held for the life of the agent; the pins hold links and maps beyond it.
+    _ebpf: Ebpf,
+}
+
+impl Programs {
+    /// Loads the object, opens or creates the pinned maps, and attaches to `cgroup` what runs once per node.
+    pub(crate) fn start(pins: Pins, cgroup: &Path) -> Result<(Self, Maps), KernelError> {
+        let mut ebpf = load(&pins, None)?;
+        let maps = Maps::take(&mut ebpf)?;
+        let target = File::open(cgroup).map_err(|source| KernelError::Attach {
+            program: CONNECT4,
+            target: cgroup.display().to_string(),
+            source,
+        })?;
+        let target_name = cgroup.display().to_string();
+        // Registration first: from the moment connects are captured, deliveries must be known.
+        let hooks = [
+            (SOCKET_EVENT, AttachType::CgroupSockOps),
+            (CONNECT4, AttachType::CgroupInet4Connect),
+            (CONNECT6, AttachType::CgroupInet6Connect),
+        ];
+        for (hook, kind) in hooks {
+            let program = loaded(&mut ebpf, hook)?;
+            attach(program, target.as_fd(), kind, &pins.link(hook)).map_err(|source| {
+                KernelError::Attach {
+                    program: hook,
+                    target: target_name.clone(),
+                    source,
+                }
+            })?;
+        }
+        Ok((Self { pins, _ebpf: ebpf }, maps))
+    }
+
+    /// Attaches an instance of `steer` to a pod's namespace, or replaces the one that is there.
+    pub(crate) fn steer(&self, pod: PodId, namespace: BorrowedFd<'_>) -> Result<(), KernelError> {
+        let mut ebpf = load(&self.pins, Some(pod))?;
+        let program = loaded(&mut ebpf, STEER)?;
+        attach(program, namespace, AttachType::SkLookup, &self.pins.pod(pod)).map_err(|source| {
+            KernelError::Attach {
+                program: STEER,
+                target: format!("namespace {pod:#x}"),
+                source,
+            }
+        })
+    }
+
+    /// Detaches a pod's instance of `steer`.
+    pub(crate) fn release(&self, pod: PodId) -> Result<(), KernelError> {
+        Pins::remove(&self.pins.pod(pod))
+    }
+
+    /// Pods steered by this agent or one before it.
+    pub(crate) fn steered(&self) -> Result<Vec<PodId>, KernelError> {
+        self.pins.pods()
+    }
+}
+
+/// Reads the object; `pod` is the constant of `steer`.
+fn load(pins: &Pins, pod: Option<PodId>) -> Result<Ebpf, KernelError> {
+    let paths: Vec<_> = name::PINNED.iter().map(|map| (*map, pins.map(map))).collect();
+    let mut loader = EbpfLoader::new();
+    // No program needs the kernel's types (no CO-RE relocation), and reading them takes 40 ms a load.
+    loader.btf(None).verifier_log_level(VerifierLogLevel::empty());
+    for (map, path) in &paths {
+        loader.map_pin_path(map, path.as_path());
+    }
+    let pod = pod.unwrap_or(0);
+    loader.override_global("POD", &pod, true);
+    Ok(loader.load(object::bytes()?)?)
+}
+
+/// Passes a program through the verifier and returns its descriptor.
+fn loaded<'a>(ebpf: &'a mut Ebpf, program: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
+    let refused = |source| KernelError::Program { program, source };
+    let found = ebpf.program_mut(program).ok_or(KernelError::Missing(program))?;
+    match found {
+        Program::CgroupSockAddr(p) => p.load().map_err(refused)?,
+        Program::SockOps(p) => p.load().map_err(refused)?,
+        Program::SkLookup(p) => p.load().map_err(refused)?,
+        _ => return Err(KernelError::Missing(program)),
+    }
+    let fd = match found {
+        Program::CgroupSockAddr(p) => CgroupSockAddr::fd(p),
+        Program::SockOps(p) => SockOps::fd(p),
+        Program::SkLookup(p) => SkLookup::fd(p),
+        _ => return Err(KernelError::Missing(program)),
+    };
+    Ok(fd.map_err(refused)?.as_fd())
+}
+
+/// Replaces the program of the link pinned at `pin`; where there is none, or its target is gone, attaches anew.
+fn attach(program: BorrowedFd<'_>, target: BorrowedFd<'_>, kind: AttachType, pin: &Path) -> io::Result<()> {
+    match bpf::open_pinned(pin) {
+        Ok(link) => match bpf::link_update(link.as_fd(), program) {
+            Ok(()) => return Ok(()),
+            // ENOLINK: the cgroup or namespace the link belonged to is gone.
+            Err(error) => tracing::debug!(%error, pin = %pin.display(), "stale link; attaching anew"),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    if pin.exists() {
+        std::fs::remove_file(pin)?;
+    }
+    let link = bpf::link_create(program, target, kind)?;
+    bpf::pin(link.as_fd(), pin)
+}

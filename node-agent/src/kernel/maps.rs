@@ -1,0 +1,250 @@
+//! Typed handles of the maps.
+
+use super::KernelError;
+use aya::{
+    Ebpf, Pod as Plain,
+    maps::{
+        HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage, SockHash, lpm_trie::Key,
+    },
+};
+use std::{
+    os::fd::AsRawFd,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use tramline_common::{
+    PodId,
+    counter::Counter,
+    map::{Flow, FlowKey, ListenerKey, Owned, Pod, PodAddress, PodPort, RangeData, name},
+};
+
+/// All maps that the agent reads or writes. Each is behind its own lock, held for one system call.
+pub(crate) struct Maps {
+    pods: Mutex<HashMap<MapData, PodId, Pod>>,
+    addresses: Mutex<HashMap<MapData, PodAddress, u32>>,
+    excluded_ports: Mutex<HashMap<MapData, PodPort, u32>>,
+    excluded_ranges: Mutex<LpmTrie<MapData, RangeData, u64>>,
+    listeners: Mutex<SockHash<MapData, ListenerKey>>,
+    plaintext: Mutex<HashMap<MapData, PodPort, u32>>,
+    listening: Mutex<HashMap<MapData, PodPort, u64>>,
+    registry: Mutex<HashMap<MapData, FlowKey, Flow>>,
+    owned: Mutex<SkStorage<MapData, Owned>>,
+    counters: Mutex<PerCpuArray<MapData, u64>>,
+    events: Mutex<Option<RingBuf<MapData>>>,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Name of the map.
+    pub map: &'static str,
+    /// Entries in it.
+    pub entries: usize,
+    /// Entries it can take.
+    pub capacity: usize,
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        fn one<T: TryFrom<Map, Error = MapError>>(
+            ebpf: &mut Ebpf,
+            map: &'static str,
+        ) -> Result<T, KernelError> {
+            let taken = ebpf.take_map(map).ok_or(KernelError::Missing(map))?;
+            T::try_from(taken).map_err(|source| KernelError::Map { map, source })
+        }
+        Ok(Self {
+            pods: Mutex::new(one(ebpf, name::PODS)?),
+            addresses: Mutex::new(one(ebpf, name::POD_ADDRESSES)?),
+            excluded_ports: Mutex::new(one(ebpf, name::EXCLUDED_PORTS)?),
+            excluded_ranges: Mutex::new(one(ebpf, name::EXCLUDED_RANGES)?),
+            listeners: Mutex::new(one(ebpf, name::LISTENERS)?),
+            plaintext: Mutex::new(one(ebpf, name::PLAINTEXT)?),
+            listening: Mutex::new(one(ebpf, name::LISTENING)?),
+            registry: Mutex::new(one(ebpf, name::REGISTRY)?),
+            owned: Mutex::new(one(ebpf, name::OWNED)?),
+            counters: Mutex::new(one(ebpf, name::COUNTERS)?),
+            events: Mutex::new(Some(one(ebpf, name::EVENTS)?)),
+        })
+    }
+
+    pub(crate) fn insert_pod(&self, pod: PodId, value: Pod) -> Result<(), KernelError> {
+        lock(&self.pods).insert(pod, value, 0).map_err(in_map(name::PODS))
+    }
+
+    pub(crate) fn remove_pod(&self, pod: PodId) -> Result<(), KernelError> {
+        absent_is_fine(lock(&self.pods).remove(&pod), name::PODS)
+    }
+
+    pub(crate) fn set_listener(&self, key: ListenerKey, socket: &impl AsRawFd) -> Result<(), KernelError> {
+        lock(&self.listeners)
+            .insert(key, socket.as_raw_fd(), 0)
+            .map_err(in_map(name::LISTENERS))
+    }
+
+    pub(crate) fn remove_listener(&self, key: ListenerKey) -> Result<(), KernelError> {
+        absent_is_fine(lock(&self.listeners).remove(&key), name::LISTENERS)
+    }
+
+    /// Writes on a socket whose it is.
+    pub(crate) fn own(&self, socket: &impl AsRawFd, owned: Owned) -> Result<(), KernelError> {
+        lock(&self.owned)
+            .insert(socket, owned, 0)
+            .map_err(in_map(name::OWNED))
+    }
+
+    /// Makes the pod's addresses in the map these.
+    pub(crate) fn set_addresses(&self, pod: PodId, wanted: &[PodAddress]) -> Result<(), KernelError> {
+        let rows: Vec<_> = wanted.iter().map(|key| (*key, 1)).collect();
+        replace(&self.addresses, name::POD_ADDRESSES, |key| key.pod == pod, &rows)
+    }
+
+    /// Makes the pod's excluded ports in the map these.
+    pub(crate) fn set_excluded_ports(&self, pod: PodId, wanted: &[PodPort]) -> Result<(), KernelError> {
+        let rows: Vec<_> = wanted.iter().map(|key| (*key, 1)).collect();
+        replace(
+            &self.excluded_ports,
+            name::EXCLUDED_PORTS,
+            |key| key.pod == pod,
+            &rows,
+        )
+    }
+
+    /// Makes the pod's plaintext rows in the map these.
+    pub(crate) fn set_plaintext(&self, pod: PodId, wanted: &[(PodPort, u32)]) -> Result<(), KernelError> {
+        replace(&self.plaintext, name::PLAINTEXT, |key| key.pod == pod, wanted)
+    }
+
+    /// Forgets which ports the pod listens on.
+    pub(crate) fn clear_listening(&self, pod: PodId) -> Result<(), KernelError> {
+        replace(&self.listening, name::LISTENING, |key| key.pod == pod, &[])
+    }
+
+    /// Notes a port the pod listened on before the programs watched it; a port they know keeps its count.
+    pub(crate) fn seed_listening(&self, key: PodPort) -> Result<(), KernelError> {
+        const BPF_NOEXIST: u64 = 1;
+        match lock(&self.listening).insert(key, 1, BPF_NOEXIST) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+            {
+                Ok(())
+            }
+            other => other.map_err(in_map(name::LISTENING)),
+        }
+    }
+
+    /// Makes the pod's excluded ranges in the map these: data with a prefix length in bits.
+    pub(crate) fn set_excluded_ranges(
+        &self,
+        pod: PodId,
+        wanted: &[(u32, RangeData)],
+    ) -> Result<(), KernelError> {
+        let mut map = lock(&self.excluded_ranges);
+        let keep: Vec<_> = wanted.iter().map(|(bits, data)| Key::new(*bits, *data)).collect();
+        let same =
+            |a: &Key<RangeData>, b: &Key<RangeData>| a.prefix_len() == b.prefix_len() && a.data() == b.data();
+        let stale: Vec<_> = map
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.data().pod == pod.to_ne_bytes() && !keep.iter().any(|k| same(k, key)))
+            .collect();
+        for key in &keep {
+            map.insert(key, 1, 0).map_err(in_map(name::EXCLUDED_RANGES))?;
+        }
+        for key in &stale {
+            absent_is_fine(map.remove(key), name::EXCLUDED_RANGES)?;
+        }
+        Ok(())
+    }
+
+    /// Sums of the programs' counters.
+    pub(crate) fn counters(&self) -> Vec<(&'static str, u64)> {
+        let map = lock(&self.counters);
+        Counter::ALL
+            .iter()
+            .map(|counter| {
+                let sum = map
+                    .get(&(*counter as u32), 0)
+                    .map_or(0, |per_cpu| per_cpu.iter().sum());
+                (counter.name(), sum)
+            })
+            .collect()
+    }
+
+    /// How full the maps are. Walks them: for a scrape, not for a connection.
+    pub(crate) fn fill(&self) -> Vec<Fill> {
+        use tramline_common::map::{MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY};
+        let fill = |map, entries, capacity| Fill {
+            map,
+            entries,
+            capacity,
+        };
+        vec![
+            fill(name::PODS, lock(&self.pods).keys().flatten().count(), MAX_PODS),
+            fill(
+                name::POD_ADDRESSES,
+                lock(&self.addresses).keys().flatten().count(),
+                MAX_POD_ROWS,
+            ),
+            fill(
+                name::PLAINTEXT,
+                lock(&self.plaintext).keys().flatten().count(),
+                MAX_POD_ROWS,
+            ),
+            fill(
+                name::LISTENING,
+                lock(&self.listening).keys().flatten().count(),
+                MAX_POD_ROWS,
+            ),
+            fill(
+                name::REGISTRY,
+                lock(&self.registry).keys().flatten().count(),
+                MAX_REGISTRY,
+            ),
+        ]
+    }
+
+    /// The ring buffer, for the one task that reads it.
+    pub(crate) fn take_events(&self) -> Option<RingBuf<MapData>> {
+        lock(&self.events).take()
+    }
+}
+
+/// Inserts the wanted rows, then removes the pod's other rows: there is no moment without a row that stays.
+fn replace<K: Plain + Eq, V: Plain>(
+    map: &Mutex<HashMap<MapData, K, V>>,
+    map_name: &'static str,
+    is_pods: impl Fn(&K) -> bool,
+    wanted: &[(K, V)],
+) -> Result<(), KernelError> {
+    let mut map = lock(map);
+    for (key, value) in wanted {
+        map.insert(key, value, 0).map_err(in_map(map_name))?;
+    }
+    let stale: Vec<K> = map
+        .keys()
+        .filter_map(Result::ok)
+        .filter(|key| is_pods(key) && !wanted.iter().any(|(wanted, _)| wanted == key))
+        .collect();
+    for key in &stale {
+        absent_is_fine(map.remove(key), map_name)?;
+    }
+    Ok(())
+}
+
+fn in_map(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
+    move |source| KernelError::Map { map, source }
+}
+
+fn absent_is_fine(result: Result<(), MapError>, map: &'static str) -> Result<(), KernelError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(in_map(map)),
+    }
+}
+
+/// A poisoned lock guards no half-done state here: every critical section is one system call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

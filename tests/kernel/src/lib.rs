@@ -1,0 +1,1 @@
+//! The eBPF programs on the running kernel; see `tests/`.
