@@ -1,6 +1,7 @@
 //! The project's commands: `cargo xtask COMMAND`. One file per command; what they share is in `process`, `workspace`,
 //! `toolchain` and `setup`.
 
+mod artifacts;
 mod build_ebpf;
 mod object_summary;
 mod process;
@@ -8,6 +9,7 @@ mod report;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

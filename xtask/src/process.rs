@@ -1,6 +1,7 @@
 //! Child processes: said before they run, and their failure turned into an error that names the command.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -72,11 +73,17 @@ pub(crate) fn watched(command: &mut Command, mut see: impl FnMut(&str)) -> Resul
 
 /// True if `program` is found on PATH or in the sbin directories that a plain user's PATH leaves out.
 pub(crate) fn exists(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where `program` is, looked for as [`exists`] does.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(std::path::PathBuf::from);
-    std::env::split_paths(&path)
+    let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    let mut candidates = std::env::split_paths(&path)
         .chain(usual)
-        .any(|directory| directory.join(program).is_file())
+        .map(|directory| directory.join(program));
+    candidates.find(|path| path.is_file())
 }
 
 /// True if this process is root.

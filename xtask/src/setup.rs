@@ -3,7 +3,7 @@
 //! On Debian and its like everything is installed from the distribution's packages and crates.io, as root. Elsewhere
 //! what is missing is named together with the command that installs it.
 
-mod apt;
+pub(crate) mod apt;
 mod manager;
 
 use std::process::Command;

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check that decides whether a change lands, in stages, with a summary.
 
-mod counts;
+pub(crate) mod counts;
 mod stages;
 
 use std::time::{Duration, Instant};
@@ -33,10 +33,12 @@ pub(crate) enum Stage {
     Kernel,
     /// Nodes and pods out of namespaces with real traffic; needs root
     E2e,
+    /// Every eBPF program and captured connections on Linux 6.1 and 6.12, under qemu
+    Vm,
 }
 
 impl Stage {
-    const ALL: [Self; 4] = [Self::Lint, Self::Unit, Self::Kernel, Self::E2e];
+    const ALL: [Self; 5] = [Self::Lint, Self::Unit, Self::Kernel, Self::E2e, Self::Vm];
 
     fn name(self) -> &'static str {
         match self {
@@ -44,6 +46,7 @@ impl Stage {
             Self::Unit => "unit",
             Self::Kernel => "kernel",
             Self::E2e => "e2e",
+            Self::Vm => "vm",
         }
     }
 
@@ -57,6 +60,7 @@ impl Stage {
             Self::Lint | Self::Unit => &[],
             Self::Kernel => &[Purpose::Ebpf],
             Self::E2e => &[Purpose::Ebpf, Purpose::Network],
+            Self::Vm => &[Purpose::Ebpf, Purpose::Vm],
         }
     }
 }

@@ -39,10 +39,20 @@ impl Apt {
 
     /// The version that would be installed, from lists that were refreshed if this is root.
     pub(crate) fn candidate(&mut self, package: &str) -> Result<Option<String>> {
+        self.refresh();
+        Ok(candidate(package))
+    }
+
+    /// The version that would be installed, from the lists as they are.
+    pub(crate) fn known_candidate(package: &str) -> Option<String> {
+        candidate(package)
+    }
+
+    /// Refreshes the lists, once, if this is root.
+    pub(crate) fn refresh(&mut self) {
         if process::is_root() {
             self.update();
         }
-        Ok(candidate(package))
     }
 
     fn update(&mut self) {

@@ -35,6 +35,7 @@ impl<'a> Runner<'a> {
             Stage::Lint => self.lint(),
             Stage::Unit => self.unit(),
             Stage::Kernel | Stage::E2e => self.root_tests(stage),
+            Stage::Vm => crate::vm::run(self.workspace),
         }
     }
 

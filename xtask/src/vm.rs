@@ -1,0 +1,121 @@
+//! Other kernels: Debian's 6.1 and 6.12 cloud kernels, the lines that EKS runs, booted by qemu with an image that holds
+//! nothing but the tests.
+
+mod image;
+mod kernel;
+mod modules;
+mod qemu;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::artifacts::Artifacts;
+use crate::process;
+use crate::report;
+use crate::test::counts::Counts;
+use crate::vm::image::Image;
+use crate::vm::kernel::Kernel;
+use crate::workspace::Workspace;
+
+/// The lines of kernels that are tried; the newest of each that the package lists have.
+const LINES: [&str; 2] = ["6.1", "6.12"];
+
+/// Modules that the tests use, where they are not built in.
+const MODULES: [&str; 5] = ["veth", "bridge", "tls", "inet_diag", "tcp_diag"];
+
+/// The end-to-end tests that run on the other kernels too: captured connections; the whole suite takes too long there.
+const E2E: [&str; 2] = ["same_node", "cross_node"];
+
+/// Tries every line; a line that this system's packages do not have is skipped, and said so.
+pub(crate) fn run(workspace: &Workspace) -> Result<Counts> {
+    let mut counts = Counts::default();
+    let lists = cfg!(target_arch = "x86_64") && process::exists("apt-get") && process::exists("dpkg");
+    if !lists {
+        report::step("SKIPPED: other kernels, because they come from Debian's packages for x86-64");
+        counts.skipped += LINES.len() as u64;
+        return Ok(counts);
+    }
+    let payload = Payload::build(workspace)?;
+    for line in LINES {
+        match Kernel::newest(line)? {
+            Some(kernel) => counts += payload.boot(&kernel, &workspace.target.join("vm"))?,
+            None => {
+                report::step(format!(
+                    "SKIPPED: Linux {line}, because these package lists do not have it"
+                ));
+                counts.skipped += 1;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// What goes into the image besides the kernel's modules.
+struct Payload {
+    init: PathBuf,
+    object: PathBuf,
+    binaries: Vec<PathBuf>,
+    tests: Vec<(String, PathBuf)>,
+}
+
+impl Payload {
+    fn build(workspace: &Workspace) -> Result<Self> {
+        let binaries = Artifacts::binaries(workspace)?;
+        let tests = Artifacts::tests(workspace)?;
+        let of_kernel = tests.iter().filter(|test| test.directory == "tests/kernel");
+        let of_e2e = tests
+            .iter()
+            .filter(|test| test.directory == "tests/e2e" && E2E.contains(&test.name.as_str()));
+        Ok(Self {
+            init: binaries
+                .get("tramline-vm-guest")
+                .context("the workspace has no tramline-vm-guest")?
+                .clone(),
+            object: workspace.ebpf_object(false),
+            binaries: ["tramline", "tramline-testapp"]
+                .iter()
+                .filter_map(|name| binaries.get(*name).cloned())
+                .collect(),
+            tests: of_kernel
+                .chain(of_e2e)
+                .map(|test| (test.name.clone(), test.executable.clone()))
+                .collect(),
+        })
+    }
+
+    fn boot(&self, kernel: &Kernel, scratch: &std::path::Path) -> Result<Counts> {
+        std::fs::create_dir_all(scratch)?;
+        let mut image = Image::default();
+        image.program(&self.init, "/init")?;
+        image.program(&process::find("ip").context("`ip` is not here")?, "/bin/ip")?;
+        image.file(&self.object, "/guest/tramline-ebpf.o", 0o644)?;
+        for binary in &self.binaries {
+            let name = binary
+                .file_name()
+                .context("a program without a name")?
+                .to_string_lossy();
+            image.program(binary, &format!("/guest/{name}"))?;
+        }
+        image.directory("/guest/tests")?;
+        for (name, executable) in &self.tests {
+            image.program(executable, &format!("/guest/tests/{name}"))?;
+        }
+        image.directory("/guest/modules")?;
+        for (position, (name, bytes)) in modules::with_what_they_need(kernel, &MODULES)?
+            .into_iter()
+            .enumerate()
+        {
+            image.bytes(bytes, &format!("/guest/modules/{position:02}-{name}.ko"), 0o644)?;
+        }
+        let path = scratch.join(format!("{}.cpio", kernel.package));
+        image.write(&path)?;
+        report::step(format!(
+            "booting {} {} ({} tests)",
+            kernel.package,
+            kernel.version,
+            self.tests.len()
+        ));
+        qemu::boot(&kernel.vmlinuz()?, &path)
+    }
+}
