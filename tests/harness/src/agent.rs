@@ -1,0 +1,296 @@
+//! A node agent under test: started in its node's namespace and cgroup, stopped or killed, asked, read.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::http::{self, Answer};
+use crate::manifests::Manifests;
+use crate::net::{Net, Node};
+use crate::process::{Process, json_lines};
+use crate::{programs, wait};
+
+/// Health and metrics, inside the node's namespace.
+const METRICS: &str = "127.0.0.1:15020";
+/// From the start of the program to `/readyz`.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+/// From SIGTERM to the end of the program.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// The agent of one node.
+#[derive(Debug)]
+pub struct Agent {
+    node: Node,
+    args: Vec<String>,
+    admin: PathBuf,
+    access_log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// Starts the agent of `node` and waits until it is ready.
+    ///
+    /// # Errors
+    /// It is not built, ends, or is not ready in time; the message holds its last words.
+    pub fn start(net: &Net, node: u8) -> Result<Self> {
+        let mut agent = Self::prepare(net, node)?;
+        agent.begin(net)?;
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    /// An agent that is not running yet.
+    ///
+    /// # Errors
+    /// There is no such node, or its directories cannot be made.
+    pub fn prepare(net: &Net, node: u8) -> Result<Self> {
+        let node = net.node(node)?.clone();
+        let dir = net.run().dir();
+        let pins = dir.join("bpf").join(&node.name);
+        fs::create_dir_all(&pins).with_context(|| format!("make {}", pins.display()))?;
+        let admin = dir.join(format!("{}.sock", node.name));
+        let access_log = dir.join("logs").join(format!("{}-access.log", node.name));
+        let shown = |path: &Path| path.display().to_string();
+        let instance = format!("{}-{}", net.run().id(), node.name);
+        let options = [
+            ("--node", node.name.clone()),
+            ("--instance", instance),
+            ("--config-dir", shown(Manifests::of(net).dir())),
+            // One directory for both nodes: they share the embedded CA.
+            ("--state-dir", shown(&dir.join("ca"))),
+            ("--cgroup-root", shown(&node.cgroup)),
+            ("--bpffs", shown(&pins)),
+            ("--admin-socket", shown(&admin)),
+            ("--metrics-address", METRICS.to_owned()),
+            ("--trust-domain", "cluster.local".to_owned()),
+            ("--access-log", shown(&access_log)),
+            ("--access-log-format", "json".to_owned()),
+        ];
+        let mut args = vec!["run".to_owned()];
+        args.extend(
+            options
+                .into_iter()
+                .flat_map(|(name, value)| [name.to_owned(), value]),
+        );
+        Ok(Self {
+            node,
+            args,
+            admin,
+            access_log,
+            process: None,
+        })
+    }
+
+    /// Starts the program without waiting; use [`Agent::wait_ready`].
+    ///
+    /// # Errors
+    /// It is not built, or starting is refused.
+    pub fn begin(&mut self, net: &Net) -> Result<()> {
+        let cgroup = self.node.cgroup.join("agent");
+        let program = programs::agent()?;
+        self.process =
+            Some(net.start_in(&self.node.netns, &cgroup, &self.node.name, &program, &self.args)?);
+        Ok(())
+    }
+
+    /// Waits for `/readyz`.
+    ///
+    /// # Errors
+    /// It ends or is not ready in time.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let process = self.process.as_mut().context("the agent is not running")?;
+        let netns = &self.node.netns;
+        let address: SocketAddr = METRICS.parse()?;
+        let mut last = "no answer".to_owned();
+        let ready = wait::until("the agent to be ready", READY_LIMIT, || {
+            if !process.is_running()? {
+                bail!("the agent ended");
+            }
+            match http::get(netns, address, "/readyz?verbose") {
+                Ok(answer) if answer.status == 200 => return Ok(Some(())),
+                Ok(answer) => last = answer.body,
+                Err(error) => last = format!("{error:#}"),
+            }
+            Ok(None)
+        });
+        ready.with_context(|| format!("agent of {}: {last}\n{}", self.node.name, process.words()))
+    }
+
+    /// SIGKILL: what a crash or the OOM killer does.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the agent is not running")?;
+        process.signal(Signal::SIGKILL)?;
+        process.wait(Duration::from_secs(5)).map(drop)
+    }
+
+    /// SIGTERM, and the orderly end that must follow.
+    ///
+    /// # Errors
+    /// It is not running, ends badly or not in time.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the agent is not running")?;
+        process.signal(Signal::SIGTERM)?;
+        let status = process.wait(STOP_LIMIT)?;
+        if !status.success() {
+            bail!(
+                "agent of {} ended with {status}; {}",
+                self.node.name,
+                process.words()
+            );
+        }
+        Ok(())
+    }
+
+    /// Starts it again, with the same directories, and waits until it is ready.
+    ///
+    /// # Errors
+    /// See [`Agent::start`].
+    pub fn restart(&mut self, net: &Net) -> Result<()> {
+        self.begin(net)?;
+        self.wait_ready()
+    }
+
+    /// The node it serves.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The process, while it runs.
+    #[must_use]
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// The socket for `tramline --admin-socket`.
+    #[must_use]
+    pub fn admin_socket(&self) -> &Path {
+        &self.admin
+    }
+
+    /// The command line after `tramline`.
+    #[must_use]
+    pub fn args(&self) -> &[String] {
+        &self.args
+    }
+
+    /// The access log so far; empty before the first line.
+    ///
+    /// # Errors
+    /// A whole line is not JSON.
+    pub fn access_log(&self) -> Result<Vec<Value>> {
+        match fs::read_to_string(&self.access_log) {
+            Ok(text) => json_lines(&text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for a line of the access log.
+    ///
+    /// # Errors
+    /// No such line within `limit`; the message holds the last ones there are.
+    pub fn wait_access(&self, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let found = wait::until("an access-log line", limit, || {
+            Ok(self.access_log()?.into_iter().find(&wanted))
+        });
+        found.with_context(|| {
+            let lines = self.access_log().unwrap_or_default();
+            let last: Vec<String> = lines.iter().rev().take(5).map(Value::to_string).collect();
+            format!("agent of {}, last lines:\n{}", self.node.name, last.join("\n"))
+        })
+    }
+
+    /// `GET path` on its metrics address.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn get(&self, path: &str) -> Result<Answer> {
+        http::get(&self.node.netns, METRICS.parse()?, path)
+    }
+
+    /// The sum of all samples of metric `name` whose labels hold every one of `labels` (`key="value"`).
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        Ok(sum(&self.get("/metrics")?.body, name, labels))
+    }
+
+    /// Runs `tramline --admin-socket ... COMMAND -o json`.
+    ///
+    /// # Errors
+    /// The command fails or prints no JSON.
+    pub fn cli(&self, command: &str) -> Result<Value> {
+        let output = Command::new(programs::agent()?)
+            .arg("--admin-socket")
+            .arg(&self.admin)
+            .args(command.split_whitespace())
+            .args(["-o", "json"])
+            .stdin(Stdio::null())
+            .output()?;
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        if !output.status.success() {
+            bail!("tramline {command}: {}: {err}", output.status);
+        }
+        serde_json::from_str(&out).with_context(|| format!("tramline {command} printed no JSON: {out}"))
+    }
+
+    /// How many descriptors it has open.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn descriptors(&self) -> Result<usize> {
+        let pid = self.process.as_ref().context("the agent is not running")?.pid();
+        Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+    }
+
+    /// Its last words, for messages.
+    #[must_use]
+    pub fn words(&self) -> String {
+        self.process.as_ref().map(Process::words).unwrap_or_default()
+    }
+
+    /// Lets it run on when this value is dropped.
+    pub fn detach(self) {
+        if let Some(process) = self.process {
+            process.detach();
+        }
+    }
+}
+
+/// Sums samples of the Prometheus text format.
+fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let samples = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (found, set) = series.split_once('{').unwrap_or((series, ""));
+        (found == name && labels.iter().all(|label| set.contains(label)))
+            .then(|| value.parse::<f64>().ok())?
+    });
+    samples.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_summed_by_name_and_labels() {
+        let text = "# TYPE opened counter\nopened_total{a=\"x\",b=\"1\"} 2\nopened_total{a=\"x\",b=\"2\"} 3\n\
+                    opened_total{a=\"y\"} 10\nopened_total_other 7\n";
+        assert!((sum(text, "opened_total", &["a=\"x\""]) - 5.0).abs() < f64::EPSILON);
+        assert!((sum(text, "opened_total", &[]) - 15.0).abs() < f64::EPSILON);
+    }
+}
