@@ -33,6 +33,7 @@ struct Message {
 #[derive(Debug, Deserialize)]
 struct Target {
     name: String,
+    kind: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,7 +57,7 @@ impl Artifacts {
         Ok(programs.collect())
     }
 
-    /// Builds the workspace's test programs, in the same way as the test stages do.
+    /// Builds the tests, in the same way as the test stages do, and returns the integration tests among them.
     pub(crate) fn tests(workspace: &Workspace) -> Result<Vec<TestProgram>> {
         let json = build(
             workspace
@@ -98,9 +99,12 @@ fn test_programs(json: &str, root: &Path) -> Vec<TestProgram> {
                 .ok()?
                 .to_string_lossy()
                 .into_owned();
+            let target = message
+                .target
+                .filter(|target| target.kind.iter().any(|kind| kind == "test"))?;
             Some(TestProgram {
                 directory,
-                name: message.target?.name,
+                name: target.name,
                 executable: message.executable?,
             })
         })
@@ -114,8 +118,8 @@ mod tests {
     #[test]
     fn test_programs_are_found_among_the_messages() {
         let json = r#"
-{"reason":"compiler-artifact","manifest_path":"/w/tests/e2e/Cargo.toml","target":{"name":"same_node"},"profile":{"test":true},"executable":"/t/same_node-1"}
-{"reason":"compiler-artifact","manifest_path":"/w/tests/e2e/Cargo.toml","target":{"name":"lib"},"profile":{"test":false},"executable":null}
+{"reason":"compiler-artifact","manifest_path":"/w/tests/e2e/Cargo.toml","target":{"kind":["test"],"name":"same_node"},"profile":{"test":true},"executable":"/t/same_node-1"}
+{"reason":"compiler-artifact","manifest_path":"/w/tests/e2e/Cargo.toml","target":{"kind":["lib"],"name":"lib"},"profile":{"test":true},"executable":"/t/lib-1"}
 {"reason":"build-finished","success":true}
 not json
 "#;

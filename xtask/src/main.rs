@@ -3,6 +3,8 @@
 
 mod artifacts;
 mod build_ebpf;
+mod demo;
+mod image;
 mod object_summary;
 mod process;
 mod report;
@@ -33,6 +35,10 @@ enum Command {
     Setup(setup::Args),
     /// Build the eBPF object and print its path, size, programs and maps
     BuildEbpf(build_ebpf::Args),
+    /// Show the mesh at work on this machine: two nodes, real traffic, every fact measured
+    Demo(demo::Args),
+    /// Try the steps of deploy/Dockerfile without a container engine
+    Image(image::Args),
     /// Run the tests: everything, or the stages named
     Test(test::Args),
 }
@@ -41,6 +47,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => build_ebpf::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match outcome {

@@ -21,6 +21,9 @@ use crate::workspace;
 pub(crate) struct Args {
     #[command(flatten)]
     options: Options,
+    /// Only what this needs; everything if it is not given
+    #[arg(long = "for", value_enum, value_name = "PURPOSE")]
+    purposes: Vec<Purpose>,
 }
 
 /// How a command that needs setup treats what is missing.
@@ -32,7 +35,7 @@ pub(crate) struct Options {
 }
 
 /// What a command needs the machine to have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Purpose {
     /// Compiling the eBPF programs.
     Ebpf,
@@ -88,8 +91,16 @@ impl Purpose {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    ensure(&[Purpose::Ebpf, Purpose::Network, Purpose::Vm], args.options)?;
-    report::step("everything that the commands need is there");
+    let everything = [Purpose::Ebpf, Purpose::Network, Purpose::Vm];
+    ensure(
+        if args.purposes.is_empty() {
+            &everything
+        } else {
+            &args.purposes
+        },
+        args.options,
+    )?;
+    report::step("everything that is needed is there");
     Ok(())
 }
 
