@@ -1,5 +1,8 @@
 //! The Tramline node agent as a library; `main.rs` is the `tramline` binary.
 
 pub mod broker;
+pub mod cli;
+pub mod doctor;
 mod kernel;
+pub mod observe;
 mod sys;

@@ -74,6 +74,8 @@ reasons! {
     IdleTimeout => "idle_timeout", "SI", "nothing was transferred for too long";
     /// The agent was about to connect to itself.
     CaptureLoop => "capture_loop", "NR", "the connection would have led back to the agent";
+    /// The task that carried the connection ended without saying how, as at the agent's shutdown.
+    Cancelled => "cancelled", "-", "the agent stopped carrying the connection";
     /// A defect of the agent.
     Internal => "internal", "-", "an internal error of the agent";
 }

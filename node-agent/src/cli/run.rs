@@ -1,0 +1,147 @@
+//! The settings of the agent: `tramline run`.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{DEFAULT_ADMIN_SOCKET, DEFAULT_BPFFS, DEFAULT_STATE_DIR, duration};
+use crate::observe::access_log;
+use crate::observe::logging::LogFormat;
+
+/// Everything `tramline run` can be told; a flag wins over its environment variable.
+#[derive(Debug, Clone, Args)]
+pub struct RunConfig {
+    /// Name of this node, as in the pods' spec.nodeName
+    #[arg(long, value_name = "NAME", env = "TRAMLINE_NODE")]
+    pub node: String,
+
+    /// Directory of Kubernetes manifests to read and watch
+    #[arg(long, value_name = "DIR", env = "TRAMLINE_CONFIG_DIR")]
+    pub config_dir: PathBuf,
+
+    /// Directory for what must outlive the agent, such as the embedded CA
+    #[arg(long, value_name = "DIR", env = "TRAMLINE_STATE_DIR", default_value = DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
+
+    /// Trust domain of the workloads' SPIFFE identities
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TRAMLINE_TRUST_DOMAIN",
+        default_value = "cluster.local"
+    )]
+    pub trust_domain: String,
+
+    /// cgroup2 directory to attach at [default: the host's cgroup2 root, found and proven]
+    #[arg(long, value_name = "DIR", env = "TRAMLINE_CGROUP_ROOT")]
+    pub cgroup_root: Option<PathBuf>,
+
+    /// BPF file system for pinned maps and links
+    #[arg(long, value_name = "DIR", env = "TRAMLINE_BPFFS", default_value = DEFAULT_BPFFS)]
+    pub bpffs: PathBuf,
+
+    /// Name of this agent among several on one machine; names its pins
+    #[arg(long, value_name = "NAME", env = "TRAMLINE_INSTANCE", default_value = "default", value_parser = instance)]
+    pub instance: String,
+
+    /// Admin socket to answer on
+    #[arg(long, value_name = "PATH", env = "TRAMLINE_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET)]
+    pub admin_socket: PathBuf,
+
+    /// Address of /metrics, /livez and /readyz; 0 for none
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "TRAMLINE_METRICS_ADDRESS",
+        default_value = "127.0.0.1:15020"
+    )]
+    pub metrics_address: MetricsAddress,
+
+    /// Access log: stdout, off, or a file
+    #[arg(
+        long,
+        value_name = "stdout|off|PATH",
+        env = "TRAMLINE_ACCESS_LOG",
+        default_value = "stdout"
+    )]
+    pub access_log: access_log::Destination,
+
+    /// Format of the access log
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "TRAMLINE_ACCESS_LOG_FORMAT",
+        default_value = "json"
+    )]
+    pub access_log_format: access_log::Format,
+
+    /// Log level: error, warn, info, debug, trace, or MODULE=LEVEL,...
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "TRAMLINE_LOG_LEVEL",
+        default_value = "info"
+    )]
+    pub log_level: String,
+
+    /// Format of the log on standard error
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "TRAMLINE_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+
+    /// Worker threads of the data plane [default: one per processor]
+    #[arg(long, value_name = "COUNT", env = "TRAMLINE_WORKERS")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Lifetime of workload certificates; renewed at half of it
+    #[arg(long, value_name = "DURATION", env = "TRAMLINE_CERTIFICATE_TTL", default_value = "24h",
+        value_parser = certificate_ttl)]
+    pub certificate_ttl: Duration,
+}
+
+/// Where metrics and health are served, if at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsAddress(pub Option<SocketAddr>);
+
+impl FromStr for MetricsAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "0" {
+            return Ok(Self(None));
+        }
+        let address = text
+            .parse()
+            .map_err(|_| format!("{text:?} is neither IP:PORT nor 0"))?;
+        Ok(Self(Some(address)))
+    }
+}
+
+/// The name becomes part of a path.
+fn instance(name: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=32).contains(&name.len()) && name.bytes().all(plain) {
+        Ok(name.to_owned())
+    } else {
+        Err("1 to 32 of a-z, 0-9 and -".to_owned())
+    }
+}
+
+/// Shorter than a minute leaves no time to renew, longer than 90 days is no short-lived certificate.
+fn certificate_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration::parse(text)?;
+    let allowed = Duration::from_secs(60)..=Duration::from_secs(90 * 86_400);
+    if allowed.contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err("between 60s and 90d".to_owned())
+    }
+}

@@ -1,0 +1,138 @@
+//! One record as one line; both formats write the same fields in the same order.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tramline_core::workload::Workload;
+
+use super::super::record::Reporter;
+use super::{Entry, Format, escape};
+
+/// Appends `entry` and a line end to `out`.
+pub(super) fn line(out: &mut String, entry: &Entry, format: Format) {
+    let mut line = Line {
+        out,
+        format,
+        first: true,
+    };
+    line.begin();
+    fields(&mut line, entry);
+    line.end();
+}
+
+/// Names follow ztunnel's access log where it has the field.
+fn fields(line: &mut Line<'_>, entry: &Entry) {
+    let info = &entry.info;
+    line.text("time", &timestamp(entry));
+    line.text("direction", info.reporter.direction());
+    line.address("src.addr", info.source_address);
+    workload(line, ["src.workload", "src.namespace"], info.source.as_deref());
+    line.optional("src.identity", info.source_identity.as_ref());
+    line.address("dst.addr", info.destination_address);
+    line.address("dst.original", info.original_destination);
+    line.optional("dst.hbone_addr", info.hbone_address.as_ref());
+    line.optional(
+        "dst.service",
+        info.service.as_ref().map(|service| &service.hostname),
+    );
+    workload(
+        line,
+        ["dst.workload", "dst.namespace"],
+        info.destination.as_deref(),
+    );
+    line.optional("dst.identity", info.destination_identity.as_ref());
+    let (sent, received) = match info.reporter {
+        Reporter::Source => (entry.to_destination, entry.to_source),
+        Reporter::Destination => (entry.to_source, entry.to_destination),
+    };
+    // As in ztunnel: what the workload at this side sent and received.
+    line.number("bytes_sent", sent);
+    line.number("bytes_recv", received);
+    line.number(
+        "duration_ms",
+        u64::try_from(entry.duration.as_millis()).unwrap_or(u64::MAX),
+    );
+    line.text("path", info.path.as_str());
+    line.text("verdict", entry.outcome.verdict().as_str());
+    line.text("reason", entry.outcome.reason.as_str());
+    line.optional("policy", entry.outcome.policy.as_ref());
+    line.optional("detail", entry.outcome.detail.as_ref());
+}
+
+fn workload(line: &mut Line<'_>, [name, namespace]: [&str; 2], workload: Option<&Workload>) {
+    line.optional(name, workload.map(|workload| &workload.name));
+    line.optional(namespace, workload.map(|workload| &workload.namespace));
+}
+
+/// UTC with milliseconds, so that lines of two nodes sort together.
+fn timestamp(entry: &Entry) -> String {
+    let time = OffsetDateTime::from(entry.time);
+    let milliseconds = u32::from(time.millisecond()) * 1_000_000;
+    time.replace_nanosecond(milliseconds)
+        .unwrap_or(time)
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}
+
+/// A line being written.
+struct Line<'a> {
+    out: &'a mut String,
+    format: Format,
+    first: bool,
+}
+
+impl Line<'_> {
+    fn begin(&mut self) {
+        if self.format == Format::Json {
+            self.out.push('{');
+        }
+    }
+
+    fn end(&mut self) {
+        if self.format == Format::Json {
+            self.out.push('}');
+        }
+        self.out.push('\n');
+    }
+
+    /// `name` is one of ours and needs no escape.
+    fn name(&mut self, name: &str) {
+        let separator = match self.format {
+            Format::Json => ",",
+            Format::Text => " ",
+        };
+        if !std::mem::take(&mut self.first) {
+            self.out.push_str(separator);
+        }
+        let _ = match self.format {
+            Format::Json => write!(self.out, "\"{name}\":"),
+            Format::Text => write!(self.out, "{name}="),
+        };
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        match self.format {
+            Format::Json => escape::json(self.out, value),
+            Format::Text => escape::text(self.out, value),
+        }
+    }
+
+    fn address(&mut self, name: &str, value: SocketAddr) {
+        self.text(name, &value.to_string());
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        self.name(name);
+        let _ = write!(self.out, "{value}");
+    }
+
+    /// An unknown value leaves its field out.
+    fn optional(&mut self, name: &str, value: Option<&impl ToString>) {
+        if let Some(value) = value {
+            self.text(name, &value.to_string());
+        }
+    }
+}

@@ -1,0 +1,171 @@
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, UNIX_EPOCH};
+
+use tramline_core::reason::Reason;
+
+use super::super::record::{Outcome, Reporter};
+use super::super::test_support::connection;
+use super::*;
+
+fn entry(reporter: Reporter, outcome: Outcome) -> Entry {
+    Entry {
+        time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
+        duration: Duration::from_micros(12_900),
+        to_destination: 80,
+        to_source: 233,
+        info: connection(reporter),
+        outcome,
+    }
+}
+
+fn line_of(entry: &Entry, format: Format) -> String {
+    let mut line = String::new();
+    format::line(&mut line, entry, format);
+    line
+}
+
+#[test]
+fn a_text_line_has_every_field_in_ztunnels_names() {
+    let line = line_of(&entry(Reporter::Source, Outcome::new(Reason::Ok)), Format::Text);
+    assert_eq!(
+        line,
+        "time=2023-11-14T22:13:20.042Z direction=outbound src.addr=10.0.1.2:40000 src.workload=sleep-5d9c-x7 \
+         src.namespace=default src.identity=spiffe://cluster.local/ns/default/sa/sleep dst.addr=10.0.2.3:15008 \
+         dst.original=10.96.0.9:5000 dst.hbone_addr=10.0.2.3:5000 dst.service=helloworld.default.svc.cluster.local \
+         dst.workload=helloworld-5d9c-x7 dst.namespace=default \
+         dst.identity=spiffe://cluster.local/ns/default/sa/helloworld bytes_sent=80 bytes_recv=233 duration_ms=12 \
+         path=hbone verdict=allow reason=ok\n"
+    );
+}
+
+#[test]
+fn a_json_line_counts_bytes_from_this_sides_view_and_names_the_policy() {
+    let outcome = Outcome::new(Reason::PolicyDenied)
+        .with_policy("default/deny-all rule 0")
+        .with_detail("no rule");
+    let line = line_of(&entry(Reporter::Destination, outcome), Format::Json);
+    let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value["direction"], "inbound");
+    assert_eq!(
+        (value["bytes_sent"].as_u64(), value["bytes_recv"].as_u64()),
+        (Some(233), Some(80))
+    );
+    assert_eq!(value["verdict"], "deny");
+    assert_eq!(value["reason"], "policy_denied");
+    assert_eq!(value["policy"], "default/deny-all rule 0");
+    assert_eq!(value["detail"], "no rule");
+}
+
+#[test]
+fn hostile_text_stays_one_line_in_both_formats() {
+    let hostile = "x\r\n{\"verdict\":\"allow\"}\u{1b}[2J\0\u{2028}\" verdict=allow";
+    let entry = entry(
+        Reporter::Source,
+        Outcome::new(Reason::TlsFailure).with_detail(hostile),
+    );
+    let json = line_of(&entry, Format::Json);
+    let text = line_of(&entry, Format::Text);
+    for line in [&json, &text] {
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.ends_with('\n'));
+        assert!(
+            !line.trim_end_matches('\n').chars().any(char::is_control),
+            "{line:?}"
+        );
+    }
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["detail"], hostile);
+    assert_eq!(value["verdict"], "fail");
+    assert!(
+        text.contains(r#"\" verdict=allow""#),
+        "a quote in a value does not end it: {text}"
+    );
+}
+
+#[test]
+fn invalid_utf8_from_a_peer_is_one_valid_line() {
+    let detail = String::from_utf8_lossy(&[b'a', 0xff, 0xfe, b'\n', 0xc0, 0x80]).into_owned();
+    let line = line_of(
+        &entry(
+            Reporter::Source,
+            Outcome::new(Reason::Internal).with_detail(detail),
+        ),
+        Format::Json,
+    );
+    assert_eq!(line.lines().count(), 1);
+    serde_json::from_str::<serde_json::Value>(&line).unwrap();
+}
+
+#[test]
+fn a_file_gets_every_line_and_is_not_world_readable() {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let log = AccessLog::start(&Destination::File(path.clone()), Format::Json).unwrap();
+    for _ in 0..1000 {
+        log.write(entry(Reporter::Source, Outcome::new(Reason::Ok)));
+    }
+    assert!(log.flush(Duration::from_secs(10)));
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1000);
+    assert_eq!((log.written(), log.dropped()), (1000, 0));
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o007, 0);
+    let missing = directory.path().join("no/such/dir/access.log");
+    assert!(AccessLog::start(&Destination::File(missing), Format::Json).is_err());
+}
+
+/// An output that blocks in its first write until told to go on.
+struct Stuck {
+    entered: Sender<()>,
+    go: Receiver<()>,
+}
+
+impl Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.entered.send(());
+        let _ = self.go.recv();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_stuck_reader_costs_lines_and_never_time() {
+    let (entered, is_stuck) = channel();
+    let (release, go) = channel();
+    let log = AccessLog::to_writer(Box::new(Stuck { entered, go }), Format::Text, 4).unwrap();
+    log.write(entry(Reporter::Source, Outcome::new(Reason::Ok)));
+    is_stuck.recv_timeout(Duration::from_secs(10)).unwrap();
+    for _ in 0..10 {
+        log.write(entry(Reporter::Source, Outcome::new(Reason::Ok)));
+    }
+    assert_eq!(
+        log.dropped(),
+        7,
+        "one in hand and three waiting fill a queue of four"
+    );
+    assert!(!log.flush(Duration::from_millis(20)));
+    drop(release);
+    assert!(log.flush(Duration::from_secs(10)));
+    assert_eq!(log.written(), 4);
+}
+
+#[test]
+fn a_write_that_fails_counts_its_lines_as_dropped() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = AccessLog::to_writer(Box::new(Full), Format::Text, 4).unwrap();
+    log.write(entry(Reporter::Source, Outcome::new(Reason::Ok)));
+    assert!(log.flush(Duration::from_secs(10)));
+    assert_eq!((log.written(), log.dropped()), (0, 1));
+}

@@ -1,0 +1,177 @@
+//! The admin socket: HTTP on a unix socket that only root and the agent's own user may use.
+
+pub mod api;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use serde::Serialize;
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use super::http::{self, Answer, Deadlines, Slots};
+use super::logging::LogControl;
+use super::server::Health;
+use api::{AgentStatus, ConfigReport, ConnectionList, ConnectionRow, Status, WorkloadRow};
+pub use socket::SocketError;
+
+/// Rows of `/connections` unless `limit` says otherwise.
+const DEFAULT_LIMIT: usize = 1_000;
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the agent's wiring tells; the rest of the answers is known here.
+pub trait AdminState: Send + Sync + 'static {
+    /// The agent's part of `/status`.
+    fn status(&self) -> AgentStatus;
+    /// Every workload known, those of this node first.
+    fn workloads(&self) -> Vec<WorkloadRow>;
+    /// The configuration in use and what was refused.
+    fn config(&self) -> ConfigReport;
+}
+
+/// The admin socket, bound and not yet served.
+pub struct AdminServer<S> {
+    listener: UnixListener,
+    path: PathBuf,
+    context: Arc<Context<S>>,
+}
+
+struct Context<S> {
+    state: S,
+    health: Health,
+    log: LogControl,
+    started: Instant,
+}
+
+impl<S: AdminState> AdminServer<S> {
+    /// Binds `path` with mode 0600; makes its directory with mode 0700 where it is missing. A socket left behind is
+    /// replaced, one that answers is not. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// When another agent answers there, or the directory is open to others.
+    pub fn bind(path: &Path, state: S, health: Health, log: LogControl) -> Result<Self, SocketError> {
+        let listener = socket::bind(path)?;
+        let context = Context {
+            state,
+            health,
+            log,
+            started: Instant::now(),
+        };
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            context: Arc::new(context),
+        })
+    }
+
+    /// Serves until `shutdown`, then removes the socket.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let slots = Slots::new();
+        let accept = async {
+            loop {
+                let slot = slots.take().await;
+                match self.listener.accept().await {
+                    Ok((stream, _)) if !socket::peer_may_enter(&stream) => drop(stream),
+                    Ok((stream, _)) => {
+                        let context = Arc::clone(&self.context);
+                        http::serve(stream, slot, Deadlines::default(), move |request| {
+                            let context = Arc::clone(&context);
+                            async move { context.handle(&request).await }
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "accept on the admin socket");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        shutdown.run_until_cancelled(accept).await;
+        // Another agent may have taken the path over only if this socket no longer answered; it still does here.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl<S: AdminState> Context<S> {
+    async fn handle(&self, request: &Request<Incoming>) -> Answer {
+        let query = request.uri().query();
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/status") => json(&self.status()),
+            (&Method::GET, "/workloads") => json(&self.state.workloads()),
+            (&Method::GET, "/connections") => {
+                match http::parameter(query, "limit").map_or(Ok(DEFAULT_LIMIT), str::parse) {
+                    Ok(limit) => json(&self.connections(limit)),
+                    Err(_) => http::text(StatusCode::BAD_REQUEST, "limit must be a number\n"),
+                }
+            }
+            (&Method::GET, "/config") => json(&self.state.config()),
+            (&Method::GET, "/metrics") => self.health.metrics().await,
+            (&Method::GET, "/logging") => http::text(StatusCode::OK, format!("{}\n", self.log.current())),
+            (&Method::POST, "/logging") => self.set_log_level(http::parameter(query, "level")),
+            (_, "/status" | "/workloads" | "/connections" | "/config" | "/metrics" | "/logging") => {
+                http::text(StatusCode::METHOD_NOT_ALLOWED, "GET; /logging also takes POST\n")
+            }
+            _ => http::text(
+                StatusCode::NOT_FOUND,
+                "there are /status, /workloads, /connections, /config, /metrics and /logging\n",
+            ),
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            version: super::VERSION.to_owned(),
+            commit: super::COMMIT.to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ready: self.health.ready.passed(),
+            checks: self.health.ready.results(),
+            connections: self.health.observer.connections().len(),
+            log_level: self.log.current(),
+            agent: self.state.status(),
+        }
+    }
+
+    fn connections(&self, limit: usize) -> ConnectionList {
+        let now = Instant::now();
+        let mut listed = Vec::new();
+        self.health
+            .observer
+            .connections()
+            .for_each(|live| listed.push(Arc::clone(live)));
+        listed.sort_unstable_by_key(|live| live.id);
+        let row = |live: &Arc<_>| ConnectionRow::of(live, now.saturating_duration_since(live.opened));
+        ConnectionList {
+            total: listed.len(),
+            connections: listed.iter().take(limit).map(row).collect(),
+        }
+    }
+
+    fn set_log_level(&self, level: Option<&str>) -> Answer {
+        let Some(level) = level else {
+            return http::text(StatusCode::BAD_REQUEST, "say ?level=info, or ?level=reset\n");
+        };
+        match self.log.set(level) {
+            Ok(()) => {
+                let current = self.log.current();
+                tracing::info!(level = current, "log level changed");
+                http::text(StatusCode::OK, format!("{current}\n"))
+            }
+            Err(error) => http::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => http::answer(StatusCode::OK, "application/json", body),
+        Err(error) => http::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}

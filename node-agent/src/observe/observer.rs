@@ -1,0 +1,119 @@
+//! Follows each connection from `open` to its one log line.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tramline_core::counters::ByteCounters;
+use tramline_core::reason::Reason;
+
+use super::access_log::{AccessLog, Entry};
+use super::connections::{Connections, Live};
+use super::metrics::Metrics;
+use super::record::{ConnectionInfo, Outcome, Verdict};
+
+/// Where every connection reports; built once at start and handed to the stages.
+#[derive(Debug)]
+pub struct Observer {
+    metrics: Metrics,
+    connections: Connections,
+    access_log: AccessLog,
+}
+
+impl Observer {
+    /// An observer that writes to `access_log`.
+    pub fn new(metrics: Metrics, connections: Connections, access_log: AccessLog) -> Arc<Self> {
+        Arc::new(Self {
+            metrics,
+            connections,
+            access_log,
+        })
+    }
+
+    /// Starts following a connection. It is logged exactly once: at [`OpenConnection::finish`], or when dropped.
+    pub fn open(self: &Arc<Self>, info: ConnectionInfo) -> OpenConnection {
+        self.metrics.opened(info.reporter);
+        let live = self.connections.insert(info);
+        OpenConnection {
+            observer: Arc::clone(self),
+            live,
+            outcome: None,
+        }
+    }
+
+    /// The numbers, for stages that register their own.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The connections of this moment.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// The access log, to be flushed at shutdown.
+    pub fn access_log(&self) -> &AccessLog {
+        &self.access_log
+    }
+
+    /// All metrics in OpenMetrics text. The bytes of live connections are added first, so every scrape is exact.
+    pub fn render(&self) -> String {
+        self.connections.for_each(|live| self.metrics.report(live));
+        self.metrics.render(&self.connections, &self.access_log)
+    }
+}
+
+/// A connection being followed. Dropping it unfinished records [`Reason::Cancelled`].
+#[derive(Debug)]
+pub struct OpenConnection {
+    observer: Arc<Observer>,
+    live: Arc<Live>,
+    outcome: Option<Outcome>,
+}
+
+impl OpenConnection {
+    /// The counters to give to the relay.
+    pub fn counters(&self) -> &Arc<ByteCounters> {
+        &self.live.counters
+    }
+
+    /// Adds what was learned since `open`. Before [`OpenConnection::established`] it shapes the metric labels, later
+    /// only the access log: a series already counted in does not change its name.
+    pub fn learn(&self, update: impl FnOnce(&mut ConnectionInfo)) {
+        update(&mut self.live.state().info);
+    }
+
+    /// The connection is up from end to end: counts it as opened.
+    pub fn established(&self) {
+        self.observer.metrics.established(&self.live);
+    }
+
+    /// Ends the record.
+    pub fn finish(mut self, outcome: impl Into<Outcome>) {
+        self.outcome = Some(outcome.into());
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let outcome = self
+            .outcome
+            .take()
+            .unwrap_or_else(|| Outcome::new(Reason::Cancelled));
+        let observer = &self.observer;
+        observer.connections.remove(&self.live);
+        // Allowed connections were established even if nobody said so; then opened and closed still match.
+        if outcome.verdict() == Verdict::Allow {
+            observer.metrics.established(&self.live);
+        }
+        observer.metrics.closed(&self.live, &outcome);
+        let info = self.live.state().info.clone();
+        observer.access_log.write(Entry {
+            time: SystemTime::now(),
+            duration: Instant::now().saturating_duration_since(self.live.opened),
+            to_destination: self.live.counters.to_destination(),
+            to_source: self.live.counters.to_source(),
+            info,
+            outcome,
+        });
+    }
+}
