@@ -6,6 +6,7 @@
 
 mod dockerfile;
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +18,9 @@ use crate::image::dockerfile::{Instruction, Stage};
 use crate::process;
 use crate::report;
 use crate::workspace::Workspace;
+
+/// The machine's own certificate bundle in a chroot, where it has set one by SSL_CERT_FILE.
+const CERTIFICATES: &str = "etc/tramline-trial-certificates.crt";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -94,6 +98,10 @@ fn make_root(base: &str, root: &Path) -> Result<()> {
         // Otherwise debootstrap's own list would stay beside it.
         let _ = fs::remove_file(root.join("etc/apt/sources.list"));
     }
+    if let Some(bundle) = env::var_os("SSL_CERT_FILE") {
+        fs::copy(&bundle, root.join(CERTIFICATES))
+            .with_context(|| format!("cannot copy {}", bundle.display()))?;
+    }
     // What an engine gives every container: names and the way out.
     for file in ["etc/resolv.conf", "etc/hosts"] {
         fs::copy(Path::new("/").join(file), root.join(file))
@@ -170,8 +178,19 @@ fn in_chroot(root: &Path, work: &Path, environment: &[(String, String)], command
                 "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             )
             .env("HOME", "/root")
-            .envs(environment.iter().cloned()),
+            .envs(environment.iter().cloned())
+            .envs(certificates(root)),
     )
+}
+
+/// Where a network ends TLS itself, the machine trusts more than Debian's certificates, and so must the steps.
+fn certificates(root: &Path) -> Vec<(&'static str, String)> {
+    if !root.join(CERTIFICATES).is_file() {
+        return Vec::new();
+    }
+    ["SSL_CERT_FILE", "CARGO_HTTP_CAINFO"]
+        .map(|name| (name, format!("/{CERTIFICATES}")))
+        .into()
 }
 
 /// The final root: no shell, and its program starts.
