@@ -54,6 +54,8 @@ counters! {
     ListeningFull = "listening_full",
     /// The ring buffer was full; an event was lost.
     EventLost = "event_lost",
+    /// A SYN from outside carried the pod's own address as source: refused.
+    Forged = "forged",
     /// A pod without a row in `PLAINTEXT`: refused.
     PlaintextUnknown = "plaintext_unknown",
 }

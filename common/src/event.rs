@@ -32,6 +32,8 @@ pub mod kind {
     pub const CAPTURE_FAILED: u32 = 3;
     /// The registry had no room for a delivery.
     pub const REGISTRY_FULL: u32 = 4;
+    /// A SYN from outside carried the pod's own address as source.
+    pub const FORGED: u32 = 5;
 }
 
 impl Event {

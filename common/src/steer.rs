@@ -12,6 +12,8 @@ pub enum Steer {
     Outbound,
     /// The registry knows the 4-tuple: the application.
     Deliver,
+    /// From outside, with the pod's own address as source.
+    Forged,
     /// A tunnel from another node.
     Hbone,
     /// A port the pod keeps out of the mesh.
@@ -30,6 +32,8 @@ pub enum Steer {
 
 /// The questions that the maps answer for the SYN's pod.
 pub trait Facts {
+    /// Whether the SYN arrived by loopback: all that the pod or the agent sends does, nothing from outside can.
+    fn is_from_inside(&self) -> bool;
     /// Whether the pod has this address.
     fn is_mine(&self, address: &Address) -> bool;
     /// Whether the registry holds the SYN's 4-tuple.
@@ -49,13 +53,17 @@ pub fn steer(remote: &Address, local: &Address, local_port: u16, facts: &impl Fa
         return Steer::ToItself;
     }
     if facts.is_mine(remote) {
-        return if facts.is_mine(local) {
-            Steer::ToItself
-        } else {
+        if facts.is_mine(local) {
+            return Steer::ToItself;
+        }
+        // From outside, with a forged source: nobody in the pod dialled this.
+        return if facts.is_from_inside() {
             Steer::Outbound
+        } else {
+            Steer::Forged
         };
     }
-    if facts.is_registered() {
+    if facts.is_from_inside() && facts.is_registered() {
         return Steer::Deliver;
     }
     if local_port == HBONE_PORT {
@@ -98,9 +106,13 @@ mod tests {
         excluded: Option<u16>,
         plaintext: Option<u32>,
         listening: bool,
+        outside: bool,
     }
 
     impl Facts for Pod {
+        fn is_from_inside(&self) -> bool {
+            !self.outside
+        }
         fn is_mine(&self, address: &Address) -> bool {
             self.mine.contains(address)
         }
@@ -167,6 +179,21 @@ mod tests {
             ),
             Steer::Deliver
         );
+    }
+
+    #[test]
+    fn a_forged_source_from_outside_gets_nothing() {
+        let outside = Pod {
+            outside: true,
+            ..pod()
+        };
+        assert_eq!(at(&outside, "10.0.0.1", "10.96.0.1", 80), Steer::Forged);
+        let registered = Pod {
+            outside: true,
+            registered: true,
+            ..pod()
+        };
+        assert_eq!(at(&registered, "10.0.0.9", "10.0.0.1", 80), Steer::PlaintextDrop);
     }
 
     #[test]

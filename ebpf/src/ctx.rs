@@ -16,6 +16,9 @@ pub(crate) const AF_INET: u32 = 2;
 /// `SOCK_STREAM`.
 const SOCK_STREAM: u32 = 1;
 
+/// `LOOPBACK_IFINDEX`.
+const LOOPBACK: u32 = 1;
+
 /// The pod whose namespace this instance of `steer` is attached to. `sk_lookup` has no netns-cookie helper,
 /// so the loader writes the cookie here before it loads the program.
 #[unsafe(no_mangle)]
@@ -144,6 +147,8 @@ pub(crate) struct Syn {
     pub(crate) remote_port: u16,
     pub(crate) local_port: u16,
     pub(crate) family: u32,
+    /// Arrived by `lo`, which is interface 1 of every namespace.
+    pub(crate) inside: bool,
 }
 
 /// The SYN, or `None` if the packet is not TCP.
@@ -176,6 +181,7 @@ pub(crate) fn syn(ctx: &SkLookupContext) -> Option<Syn> {
             remote_port: u16::from_be((*c).remote_port),
             local_port: (*c).local_port as u16,
             family,
+            inside: (*c).ingress_ifindex == LOOPBACK,
         })
     }
 }

@@ -19,6 +19,11 @@ struct Lookup<'a> {
 
 impl Facts for Lookup<'_> {
     #[inline(always)]
+    fn is_from_inside(&self) -> bool {
+        self.syn.inside
+    }
+
+    #[inline(always)]
     fn is_mine(&self, address: &Address) -> bool {
         maps::is_pod_address(self.pod, address)
     }
@@ -74,6 +79,7 @@ pub(crate) fn steer(ctx: &SkLookupContext) -> u32 {
         Steer::ToItself => sk_action::SK_PASS,
         Steer::Outbound => to_agent(listener::OUTBOUND, Counter::Outbound),
         Steer::Deliver => pass(Counter::Delivered),
+        Steer::Forged => drop(pod, &syn, Counter::Forged, kind::FORGED),
         Steer::Hbone => to_agent(listener::HBONE, Counter::Hbone),
         Steer::Excluded => pass(Counter::Excluded),
         Steer::PlaintextPass => pass(Counter::PlaintextPassed),
