@@ -42,6 +42,10 @@ pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
     after_help = "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 unhealthy, 4 agent not reachable."
 )]
 struct Cli {
+    /// Admin socket of the agent: where `run` answers and the others ask
+    #[arg(long, global = true, value_name = "PATH", env = "TRAMLINE_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET)]
+    admin_socket: PathBuf,
+
     /// What to do.
     #[command(subcommand)]
     command: Command,
@@ -53,26 +57,15 @@ enum Command {
     /// Run the node agent in the foreground
     Run(Box<RunConfig>),
     /// Show whether the agent is ready and what it carries; exit code 3 when it is not ready
-    Status(QueryArgs),
+    Status(OutputArgs),
     /// List the workloads the agent knows
-    Workloads(QueryArgs),
+    Workloads(OutputArgs),
     /// List live connections, the oldest first
     Connections(connections::ConnectionsArgs),
     /// Try out what this machine offers for running the agent; exit code 3 when something needed is missing
     Doctor(DoctorArgs),
     /// Show the version
     Version(version::VersionArgs),
-}
-
-/// What the commands that ask a running agent have in common.
-#[derive(Debug, Args)]
-struct QueryArgs {
-    /// Admin socket of the agent
-    #[arg(long, value_name = "PATH", env = "TRAMLINE_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET)]
-    admin_socket: PathBuf,
-
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -95,11 +88,18 @@ pub fn main(
     run: impl FnOnce(RunConfig) -> anyhow::Result<()>,
     kernel_checks: impl FnOnce(&DoctorArgs) -> Vec<Check>,
 ) -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Run(config) => run(*config).map_err(exit::Failure::from),
-        Command::Status(args) => status::run(&args),
-        Command::Workloads(args) => workloads::run(&args),
-        Command::Connections(args) => connections::run(&args),
+    let Cli {
+        admin_socket: socket,
+        command,
+    } = Cli::parse();
+    let done = match command {
+        Command::Run(mut config) => {
+            config.admin_socket = socket;
+            run(*config).map_err(exit::Failure::from)
+        }
+        Command::Status(args) => status::run(&socket, &args),
+        Command::Workloads(args) => workloads::run(&socket, &args),
+        Command::Connections(args) => connections::run(&socket, &args),
         Command::Doctor(args) => doctor::run(&args, kernel_checks),
         Command::Version(args) => version::run(&args),
     };

@@ -1,25 +1,27 @@
 //! `tramline connections`.
 
+use std::path::Path;
+
 use clap::Args;
 
 use super::exit::Failure;
-use super::{Output, QueryArgs, client, output};
+use super::{Output, OutputArgs, client, output};
 use crate::observe::admin::api::{ConnectionList, ConnectionRow};
 
 #[derive(Debug, Args)]
 pub(super) struct ConnectionsArgs {
     #[command(flatten)]
-    query: QueryArgs,
+    output: OutputArgs,
 
     /// List at most this many
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     limit: usize,
 }
 
-pub(super) fn run(args: &ConnectionsArgs) -> Result<(), Failure> {
+pub(super) fn run(socket: &Path, args: &ConnectionsArgs) -> Result<(), Failure> {
     let target = format!("/connections?limit={}", args.limit);
-    let list: ConnectionList = client::get(&args.query.admin_socket, &target)?;
-    match args.query.output.output {
+    let list: ConnectionList = client::get(socket, &target)?;
+    match args.output.output {
         Output::Json => output::json(&list)?,
         Output::Table => output::data(&table(&list.connections))?,
     }

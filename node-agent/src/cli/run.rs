@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{DEFAULT_ADMIN_SOCKET, DEFAULT_BPFFS, DEFAULT_STATE_DIR, duration};
+use super::{DEFAULT_BPFFS, DEFAULT_STATE_DIR, duration};
 use crate::observe::access_log;
 use crate::observe::logging::LogFormat;
 
@@ -48,8 +48,8 @@ pub struct RunConfig {
     #[arg(long, value_name = "NAME", env = "TRAMLINE_INSTANCE", default_value = "default", value_parser = instance)]
     pub instance: String,
 
-    /// Admin socket to answer on
-    #[arg(long, value_name = "PATH", env = "TRAMLINE_ADMIN_SOCKET", default_value = DEFAULT_ADMIN_SOCKET)]
+    /// Admin socket to answer on; the global `--admin-socket`.
+    #[arg(skip)]
     pub admin_socket: PathBuf,
 
     /// Address of /metrics, /livez and /readyz; 0 for none
@@ -128,10 +128,10 @@ impl FromStr for MetricsAddress {
 /// The name becomes part of a path.
 fn instance(name: &str) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if (1..=32).contains(&name.len()) && name.bytes().all(plain) {
+    if (1..=64).contains(&name.len()) && name.bytes().all(plain) {
         Ok(name.to_owned())
     } else {
-        Err("1 to 32 of a-z, 0-9 and -".to_owned())
+        Err("1 to 64 of a-z, 0-9 and -".to_owned())
     }
 }
 

@@ -1,15 +1,16 @@
 //! `tramline status`.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::exit::{Exit, Failure};
 use super::output::{self, Colours};
-use super::{Output, QueryArgs, client};
+use super::{Output, OutputArgs, client};
 use crate::observe::admin::api::Status;
 
-pub(super) fn run(args: &QueryArgs) -> Result<(), Failure> {
-    let status: Status = client::get(&args.admin_socket, "/status")?;
-    match args.output.output {
+pub(super) fn run(socket: &Path, args: &OutputArgs) -> Result<(), Failure> {
+    let status: Status = client::get(socket, "/status")?;
+    match args.output {
         Output::Json => output::json(&status)?,
         Output::Table => output::data(&text(&status, Colours::of_stdout()))?,
     }

@@ -70,6 +70,46 @@ fn run_takes_what_makes_sense_and_refuses_the_rest_as_usage() {
 }
 
 #[test]
+fn the_admin_socket_may_stand_before_or_after_the_command() {
+    for arguments in [
+        ["--admin-socket", "/s", "status"],
+        ["status", "--admin-socket", "/s"],
+    ] {
+        let cli = Cli::try_parse_from(["tramline"].iter().chain(&arguments)).unwrap();
+        assert_eq!(cli.admin_socket, PathBuf::from("/s"));
+    }
+}
+
+#[test]
+fn no_agent_and_a_strange_one_are_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.sock");
+    let missing = client::get::<Status>(&path, "/status").unwrap_err();
+    assert_eq!(missing.exit, Exit::Unreachable);
+    assert!(missing.what.contains("no agent answers at"), "{}", missing.what);
+    assert!(missing.next.unwrap().contains("tramline run"));
+
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let stranger = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")
+            .unwrap();
+    });
+    let strange = client::get::<Status>(&path, "/status").unwrap_err();
+    stranger.join().unwrap();
+    assert_eq!(strange.exit, Exit::Failure);
+    assert!(strange.what.contains("answer not understood"), "{}", strange.what);
+    // The listener is gone, its socket is not: nobody answers.
+    assert_eq!(
+        client::get::<Status>(&path, "/status").unwrap_err().exit,
+        Exit::Unreachable
+    );
+}
+
+#[test]
 fn tables_align_and_neutralise_control_characters() {
     let rows = vec![
         vec!["a".into(), "1".into()],
@@ -207,6 +247,7 @@ fn docs_cli_md_is_current() {
          writes it anew.\n",
     );
     let mut command = Cli::command().term_width(100);
+    command.build();
     let names: Vec<_> = command
         .get_subcommands()
         .map(|sub| sub.get_name().to_owned())

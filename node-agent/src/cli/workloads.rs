@@ -1,12 +1,14 @@
 //! `tramline workloads`.
 
+use std::path::Path;
+
 use super::exit::Failure;
-use super::{Output, QueryArgs, client, output};
+use super::{Output, OutputArgs, client, output};
 use crate::observe::admin::api::WorkloadRow;
 
-pub(super) fn run(args: &QueryArgs) -> Result<(), Failure> {
-    let workloads: Vec<WorkloadRow> = client::get(&args.admin_socket, "/workloads")?;
-    match args.output.output {
+pub(super) fn run(socket: &Path, args: &OutputArgs) -> Result<(), Failure> {
+    let workloads: Vec<WorkloadRow> = client::get(socket, "/workloads")?;
+    match args.output {
         Output::Json => output::json(&workloads),
         Output::Table => output::data(&table(&workloads)),
     }
