@@ -12,6 +12,8 @@ use crate::report;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
+const NEEDS_ROOT: &str = "the demo makes network namespaces and loads eBPF programs: it needs root";
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -28,11 +30,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !process::is_root() {
-        bail!("the demo makes network namespaces and loads eBPF programs: it needs root");
+    // Listing what is missing needs no root; installing it and all the rest does.
+    if !args.setup.no_install && !process::is_root() {
+        bail!("{NEEDS_ROOT}");
     }
     if !args.clean {
         setup::ensure(&[Purpose::Ebpf, Purpose::Network], args.setup)?;
+    }
+    if !process::is_root() {
+        bail!("{NEEDS_ROOT}");
     }
     let workspace = Workspace::read()?;
     if !args.clean {

@@ -31,7 +31,7 @@ pub(crate) struct Args {
 pub(crate) struct Options {
     /// Install nothing: print what is missing and the command that installs it
     #[arg(long)]
-    no_install: bool,
+    pub(crate) no_install: bool,
 }
 
 /// What a command needs the machine to have.
@@ -275,10 +275,16 @@ fn by_hand(manager: Option<Manager>, missing: &[&Program], ebpf: bool) -> Result
                 "  rustup component add rust-src    # where Rust came by rustup; as the user who builds",
             );
         }
-        let llvm = llvm.map_or_else(|| "N".to_owned(), |llvm| llvm.to_string());
+        let (llvm, remark) = match llvm {
+            Some(llvm) => (llvm.to_string(), "as the user who builds"),
+            None => (
+                "N".to_owned(),
+                "N: the LLVM version in `rustc -vV`; as the user who builds",
+            ),
+        };
         report::result(format!(
             "  LLVM_PREFIX=$(llvm-config-{llvm} --prefix) cargo install bpf-linker --version={BPF_LINKER} --locked \
-             --no-default-features --features=llvm-{llvm}    # N: what `rustc -vV` says of LLVM"
+             --no-default-features --features=llvm-{llvm}    # {remark}"
         ));
     }
     bail!("something is missing (listed above)")

@@ -92,7 +92,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&purposes, args.setup)?;
     let workspace = Workspace::read()?;
     if purposes.contains(&Purpose::Ebpf) {
+        // The debug object is what the tests run; the release object must pass the verifiers too.
         crate::build_ebpf::build(&workspace, false, true)?;
+        crate::build_ebpf::build(&workspace, true, true)?;
     }
     let runner = Runner::new(&workspace);
     let mut outcomes = Vec::new();

@@ -54,7 +54,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Counts> {
 /// What goes into the image besides the kernel's modules.
 struct Payload {
     init: PathBuf,
-    object: PathBuf,
+    /// The debug and the release object.
+    objects: [PathBuf; 2],
     binaries: Vec<PathBuf>,
     tests: Vec<(String, PathBuf)>,
 }
@@ -72,7 +73,7 @@ impl Payload {
                 .get("tramline-vm-guest")
                 .context("the workspace has no tramline-vm-guest")?
                 .clone(),
-            object: workspace.ebpf_object(false),
+            objects: [false, true].map(|release| workspace.ebpf_object(release)),
             binaries: ["tramline", "tramline-testapp"]
                 .iter()
                 .filter_map(|name| binaries.get(*name).cloned())
@@ -89,7 +90,9 @@ impl Payload {
         let mut image = Image::default();
         image.program(&self.init, "/init")?;
         image.program(&process::find("ip").context("`ip` is not here")?, "/bin/ip")?;
-        image.file(&self.object, "/guest/tramline-ebpf.o", 0o644)?;
+        for (object, name) in self.objects.iter().zip(["debug", "release"]) {
+            image.file(object, &format!("/guest/{name}.o"), 0o644)?;
+        }
         for binary in &self.binaries {
             let name = binary
                 .file_name()

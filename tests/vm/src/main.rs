@@ -1,6 +1,6 @@
 //! The first process of a virtual machine that `cargo xtask test vm` boots.
 //!
-//! It makes the kernel usable (filesystems, modules, loopback), loads and attaches every program of the eBPF object, runs
+//! It makes the kernel usable (filesystems, modules, loopback), loads and attaches every program of the eBPF objects, runs
 //! the test programs that xtask put in the image, and stops the machine. The report is TAP lines on the console.
 
 mod machine;
@@ -26,7 +26,9 @@ fn main() -> ExitCode {
         "filesystems, modules and loopback",
         machine::prepare(&Path::new(IMAGE).join("modules")),
     ) {
-        programs::load_and_attach(&mut report, &Path::new(IMAGE).join("tramline-ebpf.o"));
+        for build in ["debug", "release"] {
+            programs::load_and_attach(&mut report, build, &Path::new(IMAGE).join(format!("{build}.o")));
+        }
         suites::run(&mut report, &Path::new(IMAGE).join("tests"));
     }
     report.finish();

@@ -14,30 +14,31 @@ use crate::report::Report;
 /// A cgroup of its own: the programs see no process.
 const CGROUP: &str = "/sys/fs/cgroup/programs";
 
-pub(crate) fn load_and_attach(report: &mut Report, object: &Path) {
+/// `build` names the object in the report.
+pub(crate) fn load_and_attach(report: &mut Report, build: &str, object: &Path) {
     let opened = fs::create_dir_all(CGROUP)
         .context("make a cgroup")
         .and_then(|()| open(object));
     let mut ebpf = match opened {
         Ok(ebpf) => ebpf,
         Err(error) => {
-            report.check("maps of the eBPF object", Err(error));
+            report.check(&format!("{build}: maps"), Err(error));
             return;
         }
     };
-    report.check("maps of the eBPF object", Ok(()));
+    report.check(&format!("{build}: maps"), Ok(()));
     let mut names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
     names.sort();
     if names.is_empty() {
         report.check(
-            "programs of the eBPF object",
+            &format!("{build}: programs"),
             Err(anyhow::anyhow!("the object has none")),
         );
     }
     for name in names {
         if let Some(program) = ebpf.program_mut(&name) {
-            report.check(&format!("load program {name}"), load(program));
-            report.check(&format!("attach program {name}"), attach(program));
+            report.check(&format!("{build}: load {name}"), load(program));
+            report.check(&format!("{build}: attach {name}"), attach(program));
         }
     }
 }

@@ -22,8 +22,7 @@ impl Apt {
         }
         if !process::is_root() {
             bail!(
-                "installing needs root; as root: apt-get install --no-install-recommends {}",
-                packages.join(" ")
+                "installing needs root: run this as root, or install by hand (`cargo xtask setup --no-install` lists it)"
             );
         }
         self.update();
