@@ -23,9 +23,9 @@ use super::access_log::AccessLog;
 use super::connections::{Connections, Live, LiveState};
 use super::record::{Outcome, Reporter, Verdict};
 use families::{Family, Kind};
-use labels::TcpLabels;
+use labels::{NO_FLAGS, TcpLabels};
 use process::Process;
-pub use series::{MAX_LABEL_SETS, Series};
+pub use series::{IDLE_LABEL_SET, MAX_LABEL_SETS, Series};
 
 /// One value at the moment of a scrape.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +70,8 @@ pub struct MetricsSettings {
     pub cluster: Arc<str>,
     /// Distinct label sets kept for the TCP metrics.
     pub max_label_sets: usize,
+    /// How long a label set is kept that no connection has, once there are that many.
+    pub idle_label_set: std::time::Duration,
 }
 
 impl Default for MetricsSettings {
@@ -77,6 +79,7 @@ impl Default for MetricsSettings {
         Self {
             cluster: "Kubernetes".into(),
             max_label_sets: MAX_LABEL_SETS,
+            idle_label_set: IDLE_LABEL_SET,
         }
     }
 }
@@ -103,7 +106,7 @@ impl Metrics {
     pub fn new(settings: MetricsSettings) -> Self {
         Self {
             cluster: settings.cluster,
-            series: series::Table::new(settings.max_label_sets),
+            series: series::Table::new(settings.max_label_sets, settings.idle_label_set),
             open: Default::default(),
             refused: Mutex::default(),
             sources: Mutex::default(),
@@ -164,17 +167,26 @@ impl Metrics {
         let reporter = state.info.reporter;
         self.open[reporter.index()].fetch_sub(1, Ordering::Relaxed);
         let flags = outcome.reason.response_flags();
-        let labels = match &state.series {
-            Some(series) => series.labels.clone(),
-            None => TcpLabels::of(&state.info, &self.cluster),
-        };
-        let series = self.series.series(reporter, labels.with_response_flags(flags));
-        let counter = if state.series.is_some() {
-            &series.closed
-        } else {
-            &series.failed
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        match &state.series {
+            None => {
+                let labels = TcpLabels::of(&state.info, &self.cluster).with_response_flags(flags);
+                self.series
+                    .series(reporter, labels)
+                    .failed
+                    .fetch_add(1, Ordering::Relaxed);
+            }
+            // `other` stands for every value of every label, flags included.
+            Some(series) if flags == NO_FLAGS || self.series.is_other(series) => {
+                series.closed.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(series) => {
+                let labels = series.labels.clone().with_response_flags(flags);
+                self.series
+                    .series(reporter, labels)
+                    .closed
+                    .fetch_add(1, Ordering::Relaxed);
+            }
+        }
         if outcome.verdict() != Verdict::Allow {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
             *refused.entry((reporter.index(), outcome.reason)).or_default() += 1;

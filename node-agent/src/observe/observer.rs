@@ -79,7 +79,11 @@ impl OpenConnection {
     /// Adds what was learned since `open`. Before [`OpenConnection::established`] it shapes the metric labels, later
     /// only the access log: a series already counted in does not change its name.
     pub fn learn(&self, update: impl FnOnce(&mut ConnectionInfo)) {
-        update(&mut self.live.state().info);
+        let mut state = self.live.state();
+        let reporter = state.info.reporter;
+        update(&mut state.info);
+        // The gauge of open connections counts by it.
+        state.info.reporter = reporter;
     }
 
     /// The connection is up from end to end: counts it as opened.

@@ -76,7 +76,7 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, SocketError> {
 /// if somebody changes it.
 pub(super) fn peer_may_enter(stream: &UnixStream) -> bool {
     match stream.peer_cred() {
-        Ok(peer) if peer.uid() == 0 || peer.uid() == Uid::effective().as_raw() => true,
+        Ok(peer) if user_may_enter(peer.uid(), Uid::effective().as_raw()) => true,
         Ok(peer) => {
             tracing::warn!(uid = peer.uid(), "refused a user on the admin socket");
             false
@@ -86,6 +86,11 @@ pub(super) fn peer_may_enter(stream: &UnixStream) -> bool {
             false
         }
     }
+}
+
+/// Root and the agent's own user.
+pub(super) fn user_may_enter(peer: u32, own: u32) -> bool {
+    peer == 0 || peer == own
 }
 
 fn bind_in(private: &Path, path: &Path) -> io::Result<UnixListener> {

@@ -152,6 +152,13 @@ async fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
     assert!(socket::bind(&path).is_ok());
 }
 
+#[test]
+fn only_root_and_the_agents_own_user_may_enter() {
+    let entered = [(0, 1000), (1000, 1000), (0, 0), (1001, 1000), (1000, 0)]
+        .map(|(peer, own)| socket::user_may_enter(peer, own));
+    assert_eq!(entered, [true, true, true, false, false]);
+}
+
 #[tokio::test]
 async fn nothing_but_a_socket_is_replaced_and_open_directories_are_refused() {
     let directory = tempfile::tempdir().unwrap();

@@ -37,6 +37,8 @@ pub(super) const TCP_LABELS: [&str; 23] = [
 
 /// Position of `response_flags`.
 const RESPONSE_FLAGS: usize = 21;
+/// Istio's `response_flags` of a connection with nothing to flag.
+pub(super) const NO_FLAGS: &str = "-";
 /// Istio's value for what is not known.
 const UNKNOWN: Label = Label::Fixed("unknown");
 /// The value of every label that is not kept once the bound on label sets is reached.
@@ -116,7 +118,7 @@ impl TcpLabels {
             destination.canonical_revision,
             destination.cluster,
             Label::Fixed("tcp"),
-            Label::Fixed("-"),
+            Label::Fixed(NO_FLAGS),
             Label::Fixed(info.security_policy.as_str()),
         ])
     }

@@ -3,12 +3,17 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::labels::TcpLabels;
 use crate::observe::record::Reporter;
 
 /// Label sets kept: with five metrics each, 20,000 series.
 pub const MAX_LABEL_SETS: usize = 4_000;
+
+/// A label set that no live connection has and none had for this long makes room when the table is full. Prometheus
+/// takes its return for a restart of the counter.
+pub const IDLE_LABEL_SET: Duration = Duration::from_secs(15 * 60);
 
 /// The five counters that share one label set.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub struct Series {
     /// Towards the destination.
     pub(super) received: AtomicU64,
     pub(super) failed: AtomicU64,
+    /// Milliseconds from the table's start to the last connection that asked for it.
+    last_used: AtomicU64,
 }
 
 impl Series {
@@ -33,6 +40,7 @@ impl Series {
             sent: zero(),
             received: zero(),
             failed: zero(),
+            last_used: zero(),
         })
     }
 
@@ -42,58 +50,105 @@ impl Series {
     }
 }
 
-/// Label sets up to a bound; whatever comes later is counted under `other`, one set per reporter.
+/// Label sets up to a bound; whatever finds no room is counted under `other`, one set per reporter.
 #[derive(Debug)]
 pub(super) struct Table {
-    known: Mutex<HashMap<TcpLabels, Arc<Series>>>,
+    known: Mutex<Known>,
     other: [Arc<Series>; 2],
     overflowed: AtomicU64,
     capacity: usize,
+    idle: Duration,
+    started: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_labels: HashMap<TcpLabels, Arc<Series>>,
+    /// No label set can be idle for long enough before this, in milliseconds from the table's start.
+    next_eviction: u64,
 }
 
 impl Table {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize, idle: Duration) -> Self {
         Self {
             known: Mutex::default(),
             other: Reporter::ALL.map(|reporter| Series::new(TcpLabels::other(reporter))),
             overflowed: AtomicU64::new(0),
             capacity,
+            idle,
+            started: Instant::now(),
         }
     }
 
     pub(super) fn series(&self, reporter: Reporter, labels: TcpLabels) -> Arc<Series> {
+        let now = milliseconds(self.started.elapsed());
         let mut known = self.lock();
-        if let Some(series) = known.get(&labels) {
+        if let Some(series) = known.by_labels.get(&labels) {
+            series.last_used.store(now, Ordering::Relaxed);
             return Arc::clone(series);
         }
-        if known.len() >= self.capacity {
+        if known.by_labels.len() >= self.capacity {
+            known.evict(now, milliseconds(self.idle));
+        }
+        if known.by_labels.len() >= self.capacity {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
             return Arc::clone(&self.other[reporter.index()]);
         }
         let series = Series::new(labels.clone());
-        known.insert(labels, Arc::clone(&series));
+        series.last_used.store(now, Ordering::Relaxed);
+        known.by_labels.insert(labels, Arc::clone(&series));
         series
+    }
+
+    pub(super) fn is_other(&self, series: &Arc<Series>) -> bool {
+        self.other.iter().any(|other| Arc::ptr_eq(other, series))
     }
 
     /// Every series with something to say.
     pub(super) fn all(&self) -> Vec<Arc<Series>> {
-        let known: Vec<_> = self.lock().values().cloned().collect();
-        let other = self
-            .other
-            .iter()
-            .filter(|s| s.was_established() || s.failed.load(Ordering::Relaxed) > 0);
-        known.into_iter().chain(other.cloned()).collect()
+        let known: Vec<_> = self.lock().by_labels.values().cloned().collect();
+        let used =
+            |series: &&Arc<Series>| series.was_established() || series.failed.load(Ordering::Relaxed) > 0;
+        known
+            .into_iter()
+            .chain(self.other.iter().filter(used).cloned())
+            .collect()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().by_labels.len()
     }
 
     pub(super) fn overflowed(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TcpLabels, Arc<Series>>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Known {
+    /// Drops label sets that are idle. Looks through the table only when one of them can be.
+    fn evict(&mut self, now: u64, idle: u64) {
+        if now < self.next_eviction {
+            return;
+        }
+        let mut oldest = now;
+        self.by_labels.retain(|_, series| {
+            let last = series.last_used.load(Ordering::Relaxed);
+            // A live connection holds its series, and is no reason to look again soon.
+            let live = Arc::strong_count(series) > 1;
+            let keep = live || now.saturating_sub(last) < idle;
+            if keep && !live {
+                oldest = oldest.min(last);
+            }
+            keep
+        });
+        self.next_eviction = oldest.saturating_add(idle);
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -178,6 +178,76 @@ fn label_sets_are_bounded_and_the_rest_is_other() {
 }
 
 #[test]
+fn idle_label_sets_make_room_and_those_in_use_do_not() {
+    let idle_label_set = std::time::Duration::ZERO;
+    let observer = observer(MetricsSettings {
+        max_label_sets: 10,
+        idle_label_set,
+        ..MetricsSettings::default()
+    });
+    let open = |name: &str| {
+        let mut info: ConnectionInfo = connection(Reporter::Source);
+        info.source = Some(super::super::test_support::workload(name, "10.0.1.2"));
+        let open = observer.open(info);
+        open.established();
+        open
+    };
+    let held = open("held");
+    for index in 0..100 {
+        open(&format!("w{index}")).finish(Reason::Ok);
+    }
+    let text = observer.render();
+    let opened = "istio_tcp_connections_opened_total";
+    assert!(lines(&text, opened).len() <= 10);
+    assert_eq!(sum(&text, opened, "source_workload=\"held\""), 1.0);
+    assert_eq!(sum(&text, opened, "source_workload=\"w99\""), 1.0);
+    assert_eq!(sum(&text, opened, "source_workload=\"other\""), 0.0);
+    held.finish(Reason::Ok);
+}
+
+#[test]
+fn every_series_is_exposed_once_even_after_an_overflow() {
+    let settings = MetricsSettings {
+        max_label_sets: 1,
+        idle_label_set: std::time::Duration::ZERO,
+        ..MetricsSettings::default()
+    };
+    let observer = observer(settings);
+    let first = observer.open(connection(Reporter::Source));
+    first.established();
+    let second = observer.open(connection(Reporter::Destination));
+    second.established();
+    first.finish(Reason::Ok);
+    // By now the first label set could make room for one named `other`.
+    second.finish(Reason::ResetBySource);
+    let text = observer.render();
+    let mut names: Vec<_> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.rsplit_once(' ').unwrap().0)
+        .collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{text}");
+    assert_eq!(
+        sum(
+            &text,
+            "istio_tcp_connections_closed_total",
+            "source_workload=\"other\""
+        ),
+        1.0
+    );
+}
+
+#[test]
+fn a_record_fits_its_memory_budget() {
+    // Table slot and counters come on top; the whole of telemetry stays under 1 KiB per connection.
+    let record = size_of::<Live>() + size_of::<super::super::OpenConnection>();
+    assert!(record <= 640, "{record} bytes");
+}
+
+#[test]
 fn a_full_table_still_counts_and_says_so() {
     let log = AccessLog::start(&Destination::Off, Format::Json).unwrap();
     let observer = Observer::new(
