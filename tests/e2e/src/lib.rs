@@ -1,5 +1,7 @@
 //! What the end-to-end tests share; the behaviours are in `tests/`, one per file.
 
+pub mod world;
+
 use tramline_harness::run::{Which, clean, is_root};
 
 /// Whether the test can run: `false`, loudly, without root. Removes what crashed runs left behind.

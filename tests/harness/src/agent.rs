@@ -171,7 +171,7 @@ impl Agent {
         self.process.as_ref()
     }
 
-    /// The socket for `tramline --admin-socket`.
+    /// The socket for `--admin-socket`.
     #[must_use]
     pub fn admin_socket(&self) -> &Path {
         &self.admin
@@ -226,15 +226,15 @@ impl Agent {
         Ok(sum(&self.get("/metrics")?.body, name, labels))
     }
 
-    /// Runs `tramline --admin-socket ... COMMAND -o json`.
+    /// Runs `tramline COMMAND --admin-socket ... -o json`.
     ///
     /// # Errors
     /// The command fails or prints no JSON.
     pub fn cli(&self, command: &str) -> Result<Value> {
         let output = Command::new(programs::agent()?)
+            .args(command.split_whitespace())
             .arg("--admin-socket")
             .arg(&self.admin)
-            .args(command.split_whitespace())
             .args(["-o", "json"])
             .stdin(Stdio::null())
             .output()?;

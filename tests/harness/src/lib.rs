@@ -11,6 +11,7 @@ pub mod capture;
 pub mod cgroup;
 pub mod http;
 pub mod manifests;
+pub mod mesh;
 pub mod net;
 pub mod netns;
 pub mod pcap;

@@ -167,6 +167,26 @@ pub fn clean(which: Which) -> Result<Vec<(String, String)>> {
     Ok(removed)
 }
 
+/// Removes what this very process has made and not yet removed: for the end by a signal.
+///
+/// # Errors
+/// Something could not be removed.
+pub fn clean_own() -> Result<()> {
+    let Ok(entries) = fs::read_dir(STATE) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let id = entry?.file_name().to_string_lossy().into_owned();
+        let owner = fs::read(Path::new(STATE).join(&id).join("owner.json"))
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Owner>(&text).ok());
+        if owner.is_some_and(|o| o.pid == std::process::id() && !o.kept) {
+            remove(&id)?;
+        }
+    }
+    Ok(())
+}
+
 /// What of the run `id` is still there: namespaces, cgroup, state directory, mounts. Empty when all is clean.
 ///
 /// # Errors

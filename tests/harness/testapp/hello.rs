@@ -26,6 +26,9 @@ pub(crate) struct Hello {
     instance: String,
     #[arg(long, default_value_t = 5000)]
     port: u16,
+    /// Goes on after the end of standard input.
+    #[arg(long)]
+    forever: bool,
 }
 
 impl Hello {
@@ -33,7 +36,7 @@ impl Hello {
         let listener = server::listen(self.port, false)?;
         out::line(&json!({"event": "listening", "port": self.port}))?;
         let text = format!("Hello version: {}, instance: {}\n", self.version, self.instance);
-        let ended = server::input_ended();
+        let ended = server::input_ended(self.forever);
         tokio::pin!(ended);
         loop {
             let (stream, peer) = tokio::select! {

@@ -29,7 +29,7 @@ impl Probe {
         let limit = Duration::from_millis(self.timeout_ms);
         let mut ticks = tokio::time::interval(Duration::from_millis(self.interval_ms));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let ended = server::input_ended();
+        let ended = server::input_ended(false);
         tokio::pin!(ended);
         for number in 0_u64.. {
             tokio::select! {

@@ -25,6 +25,9 @@ pub(crate) struct Server {
     /// Bytes that `source` sends.
     #[arg(long, default_value_t = 1 << 20)]
     bytes: usize,
+    /// Goes on after the end of standard input.
+    #[arg(long)]
+    forever: bool,
     /// No line per connection.
     #[arg(long)]
     quiet: bool,
@@ -54,7 +57,7 @@ impl Server {
     pub(crate) async fn run(self) -> Result<()> {
         let listener = listen(self.port, self.mptcp)?;
         out::line(&json!({"event": "listening", "port": self.port}))?;
-        let ended = input_ended();
+        let ended = input_ended(self.forever);
         tokio::pin!(ended);
         loop {
             tokio::select! {
@@ -179,8 +182,11 @@ pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Returns when standard input has ended: whoever started us is gone or has let go.
-pub(crate) async fn input_ended() {
+/// Returns when standard input has ended, unless `forever`: whoever started us is gone or has let go.
+pub(crate) async fn input_ended(forever: bool) {
+    if forever {
+        return std::future::pending().await;
+    }
     let mut lines = input();
     while lines.recv().await.is_some() {}
 }
