@@ -80,12 +80,22 @@ const QEMU: Program = Program {
     why: "booting Linux 6.1 and 6.12",
 };
 
+const XZ: Program = Program {
+    name: "xz",
+    packages: Names {
+        apt: "xz-utils",
+        dnf: "xz",
+        pacman: "xz",
+    },
+    why: "unpacking kernel modules",
+};
+
 impl Purpose {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Ebpf => &[],
             Self::Network => &[IP, TCPDUMP],
-            Self::Vm => &[IP, QEMU],
+            Self::Vm => &[IP, QEMU, XZ],
         }
     }
 }
