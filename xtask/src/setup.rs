@@ -200,7 +200,7 @@ fn install_linker(apt: &mut Apt, rustc: &Rustc) -> Result<()> {
     })?;
     let root = toolchain::linker_root(rustc.llvm);
     report::step(format!(
-        "building bpf-linker {BPF_LINKER} into {} (about a minute)",
+        "building bpf-linker {BPF_LINKER} into {} (a minute or two)",
         root.display()
     ));
     process::run(

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::artifacts::Artifacts;
 use crate::process;
 use crate::report;
 use crate::test::Stage;
@@ -102,9 +103,11 @@ impl<'a> Runner<'a> {
     }
 
     fn root_tests(&self, stage: Stage) -> Result<Counts> {
-        let packages = self.packages(|of| of == stage);
-        let [package] = packages.as_slice() else {
-            bail!("this workspace has no tests for this stage");
+        let Some((_, directory)) = ROOT_TESTS.iter().find(|(of, _)| *of == stage) else {
+            bail!("{} has no directory of tests", stage.name());
+        };
+        let Some(package) = self.workspace.package_in(directory) else {
+            bail!("this workspace has no package in {directory}");
         };
         // The tests start the agent's own binary, which they do not depend on as a library.
         process::run(
@@ -112,24 +115,26 @@ impl<'a> Runner<'a> {
                 .cargo()
                 .args(["build", "--workspace", "--bins", "--locked"]),
         )?;
-        let mut command = if self.nextest {
-            let mut command = self.nextest();
-            command.arg("--filterset").arg(format!("package({package})"));
-            command
-        } else {
-            let mut command = self.workspace.cargo();
-            command.args([
-                "test",
-                "--locked",
-                "--no-fail-fast",
-                "--package",
-                package,
-                "--",
-                "--test-threads=1",
-            ]);
-            command
-        };
-        tests(&mut command)
+        if self.nextest {
+            return tests(
+                self.nextest()
+                    .arg("--filterset")
+                    .arg(format!("package({package})")),
+            );
+        }
+        let mut counts = Counts::default();
+        for test in Artifacts::tests(self.workspace)?
+            .iter()
+            .filter(|test| test.directory == *directory)
+        {
+            let mut command = Command::new(&test.executable);
+            counts += tests(
+                command
+                    .arg("--test-threads=1")
+                    .current_dir(self.workspace.root.join(directory)),
+            )?;
+        }
+        Ok(counts)
     }
 
     /// The packages of the root stages that are chosen and that the workspace has.
