@@ -39,6 +39,11 @@ impl AdmitError {
     }
 }
 
+/// Whether a port leads to the agent itself, or to nothing: never the target of a connection inside the mesh.
+pub fn is_reserved(port: u16) -> bool {
+    matches!(port, 0 | HBONE_PORT)
+}
+
 /// Reads the authority of a CONNECT that arrived at `workload` and answers with the address to deliver to.
 ///
 /// # Errors
@@ -55,7 +60,7 @@ pub fn inbound_target(workload: &Workload, authority: &str) -> Result<SocketAddr
         let workload = format!("{}/{}", workload.namespace, workload.name);
         return Err(AdmitError::NotThisWorkload { target, workload });
     }
-    if matches!(target.port(), 0 | HBONE_PORT) {
+    if is_reserved(target.port()) {
         return Err(AdmitError::ReservedPort(target.port()));
     }
     Ok(target)
