@@ -1,5 +1,6 @@
 //! What the end-to-end tests share; the behaviours are in `tests/`, one per file.
 
+pub mod container;
 pub mod world;
 
 use tramline_harness::run::{Which, clean, is_root};

@@ -1,35 +1,17 @@
 //! A pod with CAP_NET_RAW, as containerd gives it: sets every mark, binds foreign addresses, forges SYNs. It stays
 //! who it is.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use tramline_e2e::container::as_container;
 use tramline_harness::mesh::{INSIDE, Mesh, identity, principal};
-use tramline_harness::net::Pod;
-use tramline_harness::programs;
 
 /// Every bit, all bits, and the marks that meshes and CNIs are known to use.
 fn marks() -> Vec<u32> {
     let mut marks: Vec<u32> = (0..32).map(|bit| 1 << bit).collect();
     marks.extend([0, u32::MAX, 0x539, 0x4d1, 0x4000, 0x8000, 0x1337, 0x111, 0xfff]);
     marks
-}
-
-/// Runs the test application as user 1000 with CAP_NET_RAW and no other capability.
-fn as_container(mesh: &Mesh, pod: &Pod, args: &str) -> Result<Vec<Value>> {
-    let mut words: Vec<String> = "--reuid 1000 --regid 1000 --clear-groups --bounding-set=-all,+net_raw \
-                                  --inh-caps=-all,+net_raw --ambient-caps=-all,+net_raw --"
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
-    words.push(programs::testapp()?.display().to_string());
-    words.extend(args.split_whitespace().map(str::to_owned));
-    let process = mesh.net.start(pod, Path::new("/usr/bin/setpriv"), &words)?;
-    process
-        .finish(Duration::from_secs(120))
-        .with_context(|| args.to_owned())
 }
 
 #[test]
@@ -56,7 +38,7 @@ fn raw_socket_cannot_spoof() -> Result<()> {
         for source in [&mallory, &outsider] {
             for mark in marks() {
                 let command = format!("client --to {to} --mark {mark} --send as-mallory --timeout-ms 2000");
-                let line = as_container(&mesh, source, &command)?
+                let line = as_container(&mesh.net, source, &command)?
                     .pop()
                     .context("no output")?;
                 let talked = line["connect"] == "ok" && line["received_bytes"] != 0;
@@ -70,7 +52,7 @@ fn raw_socket_cannot_spoof() -> Result<()> {
             let bind = friend.at4(0);
             let command =
                 format!("client --to {to} --transparent --bind {bind} --send as-mallory --timeout-ms 1000");
-            let line = as_container(&mesh, source, &command)?
+            let line = as_container(&mesh.net, source, &command)?
                 .pop()
                 .context("no output")?;
             ensure!(
@@ -83,7 +65,7 @@ fn raw_socket_cannot_spoof() -> Result<()> {
                 friend.at4(40_000),
                 list.join(",")
             );
-            let sent = as_container(&mesh, source, &command)?;
+            let sent = as_container(&mesh.net, source, &command)?;
             ensure!(
                 sent.iter().any(|line| line["result"] == "sent"),
                 "no packet could be forged: {sent:?}"

@@ -32,9 +32,22 @@ impl Capture {
         };
         let file = place.logs.join(format!("{}.pcap", place.name));
         let path = file.display().to_string();
-        // -Z root: stay root, else the file could not be written; -B: 64 MiB, so that a load test loses nothing.
+        // -Z root: stay root, else the file could not be written; -B: 64 MiB, so that a load test loses nothing;
+        // --immediate-mode: else a packet waits up to a second in the ring, and is lost when the capture ends first.
         let args = [
-            "-i", interface, "-w", &path, "-U", "-s", "0", "-n", "-B", "65536", "-Z", "root",
+            "-i",
+            interface,
+            "-w",
+            &path,
+            "-U",
+            "-s",
+            "0",
+            "-n",
+            "-B",
+            "65536",
+            "-Z",
+            "root",
+            "--immediate-mode",
         ];
         let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
         let process = Process::start(place, program, &args)?;
