@@ -24,6 +24,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// A TCP connect of any process below the cgroup was looked at.
+    Seen = "seen",
     /// A connect of an enrolled pod was routed to the agent.
     Captured = "captured",
     /// A connect was let through: loopback, link-local, own address or excluded.

@@ -14,6 +14,7 @@ pub(crate) fn connect(ctx: &SockAddrContext, to: Destination) -> i32 {
     if !ctx::is_tcp(ctx) {
         return GO_ON;
     }
+    maps::count(Counter::Seen);
     let pod = ctx::netns_of_connect(ctx);
     if !maps::is_enrolled(pod) {
         return GO_ON;

@@ -6,11 +6,13 @@
 mod enroll;
 mod network;
 mod open_sockets;
+mod probe;
 mod sockets;
 
 pub use crate::kernel::{KernelError, maps::Fill};
 pub use enroll::{Enrolled, Listeners, PodRows};
 pub use open_sockets::OpenSockets;
+pub use probe::checks;
 
 use crate::{
     kernel::{events::Events, load::Programs, maps::Maps, pins::Pins},

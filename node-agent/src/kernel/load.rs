@@ -80,6 +80,34 @@ impl Programs {
     }
 }
 
+/// Names of the programs, in the order in which they meet a connection.
+pub(crate) const PROGRAMS: [&str; 4] = [CONNECT4, CONNECT6, STEER, SOCKET_EVENT];
+
+/// Passes one program through this kernel's verifier, with maps of its own that go again at once.
+pub(crate) fn verify(program: &'static str) -> Result<(), KernelError> {
+    let mut ebpf = EbpfLoader::new().btf(None).load(object::bytes()?)?;
+    loaded(&mut ebpf, program).map(drop)
+}
+
+/// Attaches the connect programs to `cgroup` with maps of their own, does `work`, and tells how many connects of
+/// processes below the cgroup they saw meanwhile.
+pub(crate) fn seen_below(cgroup: &Path, work: impl FnOnce()) -> Result<u64, KernelError> {
+    let mut ebpf = EbpfLoader::new().btf(None).load(object::bytes()?)?;
+    let target = |source| KernelError::Attach {
+        program: CONNECT4,
+        target: cgroup.display().to_string(),
+        source,
+    };
+    let directory = File::open(cgroup).map_err(target)?;
+    let maps = Maps::take(&mut ebpf)?;
+    let program = loaded(&mut ebpf, CONNECT4)?;
+    let link =
+        bpf::link_create(program, directory.as_fd(), AttachType::CgroupInet4Connect).map_err(target)?;
+    work();
+    drop(link);
+    Ok(maps.counter(tramline_common::counter::Counter::Seen))
+}
+
 /// Reads the object; `pod` is the constant of `steer`.
 fn load(pins: &Pins, pod: Option<PodId>) -> Result<Ebpf, KernelError> {
     let paths: Vec<_> = name::PINNED.iter().map(|map| (*map, pins.map(map))).collect();

@@ -159,16 +159,17 @@ impl Maps {
 
     /// Sums of the programs' counters.
     pub(crate) fn counters(&self) -> Vec<(&'static str, u64)> {
-        let map = lock(&self.counters);
         Counter::ALL
             .iter()
-            .map(|counter| {
-                let sum = map
-                    .get(&(*counter as u32), 0)
-                    .map_or(0, |per_cpu| per_cpu.iter().sum());
-                (counter.name(), sum)
-            })
+            .map(|counter| (counter.name(), self.counter(*counter)))
             .collect()
+    }
+
+    /// Sum of one counter over all processors.
+    pub(crate) fn counter(&self, counter: Counter) -> u64 {
+        lock(&self.counters)
+            .get(&(counter as u32), 0)
+            .map_or(0, |per_cpu| per_cpu.iter().sum())
     }
 
     /// How full the maps are. Walks them: for a scrape, not for a connection.
