@@ -44,6 +44,10 @@ pub struct RunConfig {
     #[arg(long, value_name = "DIR", env = "TRAMLINE_BPFFS", default_value = DEFAULT_BPFFS)]
     pub bpffs: PathBuf,
 
+    /// proc file system of the node, writable below sys/net: a container's own is read-only there
+    #[arg(long, value_name = "DIR", env = "TRAMLINE_PROC", default_value = "/proc")]
+    pub proc: PathBuf,
+
     /// Name of this agent among several on one machine; names its pins
     #[arg(long, value_name = "NAME", env = "TRAMLINE_INSTANCE", default_value = "default", value_parser = instance)]
     pub instance: String,
