@@ -32,7 +32,8 @@ pub enum Steer {
 
 /// The questions that the maps answer for the SYN's pod.
 pub trait Facts {
-    /// Whether the SYN arrived by loopback: all that the pod or the agent sends does, nothing from outside can.
+    /// Whether the SYN arrived by the marked route to loopback: all that is captured does, nothing from outside can.
+    /// (A delivery by the agent does not: the kernel gives it the interface that has the pod's address.)
     fn is_from_inside(&self) -> bool;
     /// Whether the pod has this address.
     fn is_mine(&self, address: &Address) -> bool;
@@ -63,7 +64,7 @@ pub fn steer(remote: &Address, local: &Address, local_port: u16, facts: &impl Fa
             Steer::Forged
         };
     }
-    if facts.is_from_inside() && facts.is_registered() {
+    if facts.is_registered() {
         return Steer::Deliver;
     }
     if local_port == HBONE_PORT {
@@ -188,12 +189,6 @@ mod tests {
             ..pod()
         };
         assert_eq!(at(&outside, "10.0.0.1", "10.96.0.1", 80), Steer::Forged);
-        let registered = Pod {
-            outside: true,
-            registered: true,
-            ..pod()
-        };
-        assert_eq!(at(&registered, "10.0.0.9", "10.0.0.1", 80), Steer::PlaintextDrop);
     }
 
     #[test]

@@ -1,0 +1,144 @@
+//! Plaintext from outside the mesh follows the pod's rows; without an agent nothing comes in and nothing goes out.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+use tramline_common::map::plaintext;
+use tramline_kernel_tests::{Pod, V4, rows};
+use tramline_node_agent::broker::{Broker, PodRows};
+
+const SOON: Duration = Duration::from_millis(700);
+
+fn at(port: u16) -> SocketAddr {
+    format!("{V4}:{port}").parse().unwrap()
+}
+
+/// A connect from the node, which is outside the mesh.
+fn knock(pod: &Pod, port: u16) -> io::Result<TcpStream> {
+    pod.reach_from_node();
+    TcpStream::connect_timeout(&at(port), SOON)
+}
+
+fn refused(result: io::Result<TcpStream>) {
+    let error = result.expect_err("must be refused");
+    assert_eq!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused,
+        "a closed door, not a silent one: {error}"
+    );
+}
+
+#[tokio::test]
+async fn rows_open_and_close_ports() {
+    let pod = Pod::new("c");
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    let app = pod.inside(|| TcpListener::bind("0.0.0.0:80").expect("bind"));
+    let asked = pod.inside(|| TcpListener::bind("0.0.0.0:81").expect("bind"));
+    let closed = pod.inside(|| TcpListener::bind("0.0.0.0:82").expect("bind"));
+    let mut by_port = PodRows {
+        plaintext_default: plaintext::DROP,
+        ..PodRows::default()
+    };
+    by_port
+        .plaintext
+        .extend([(80, plaintext::PASS), (81, plaintext::ASK), (83, plaintext::ASK)]);
+    let enrolled = broker.enroll(&pod.netns(), &by_port).await.expect("enroll");
+
+    let client = knock(&pod, 80).expect("PASS reaches the application");
+    let (_, from) = app.accept().unwrap();
+    assert_eq!(
+        from,
+        client.local_addr().unwrap(),
+        "with the client's own address and port"
+    );
+
+    let client = knock(&pod, 81).expect("ASK reaches the agent");
+    let listener = &enrolled.listeners.plaintext[0];
+    listener.set_nonblocking(false).unwrap();
+    let (accepted, from) = listener.accept().unwrap();
+    assert_eq!(
+        (accepted.local_addr().unwrap(), from),
+        (at(81), client.local_addr().unwrap())
+    );
+    drop(asked);
+
+    refused(knock(&pod, 82));
+    refused(knock(&pod, 83));
+    drop(closed);
+
+    // What the pod listens on later is learned by the programs, and forgotten when it closes.
+    let late = pod.inside(|| TcpListener::bind("0.0.0.0:83").expect("bind"));
+    knock(&pod, 83).expect("now somebody listens");
+    drop(late);
+    refused(knock(&pod, 83));
+
+    // A change of the rows takes effect at once, in both directions.
+    broker
+        .update(enrolled.id, &rows(plaintext::DROP))
+        .expect("update");
+    refused(knock(&pod, 80));
+    broker
+        .update(enrolled.id, &rows(plaintext::PASS))
+        .expect("update");
+    knock(&pod, 80).expect("open again");
+    broker.withdraw(enrolled.id).expect("withdraw");
+    knock(&pod, 80).expect("a released pod is as before");
+}
+
+#[tokio::test]
+async fn without_an_agent_nothing_passes_and_the_next_agent_takes_over() {
+    let pod = Pod::new("d");
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    let app = pod.inside(|| TcpListener::bind("0.0.0.0:80").expect("bind"));
+    let enrolled = broker
+        .enroll(&pod.netns(), &rows(plaintext::ASK))
+        .await
+        .expect("enroll");
+    let id = enrolled.id;
+    // As `kill -9` does: descriptors close, pins stay.
+    drop(enrolled);
+    drop(broker);
+    refused(knock(&pod, 80));
+    refused(knock(&pod, 15_008));
+    let outbound = pod.inside(|| TcpStream::connect_timeout(&"10.96.0.10:80".parse().unwrap(), SOON));
+    outbound.expect_err("a captured connect finds no agent");
+
+    let broker = Broker::start(&pod.settings()).expect("the next agent");
+    assert_eq!(
+        broker.left_over().expect("pins"),
+        [id],
+        "it knows whom it inherits"
+    );
+    let enrolled = broker
+        .enroll(&pod.netns(), &rows(plaintext::PASS))
+        .await
+        .expect("enroll again");
+    assert_eq!(enrolled.id, id);
+    knock(&pod, 80).expect("served again");
+    app.accept().unwrap();
+    let listener = &enrolled.listeners.outbound[0];
+    listener.set_nonblocking(false).unwrap();
+    let client = std::thread::scope(|scope| {
+        let connect = scope
+            .spawn(|| pod.inside(|| TcpStream::connect_timeout(&"10.96.0.10:80".parse().unwrap(), SOON)));
+        listener.accept().expect("captured by the new agent");
+        connect.join().unwrap()
+    });
+    client.expect("connected");
+    broker.withdraw(id).expect("withdraw");
+    assert!(broker.left_over().expect("pins").is_empty());
+}
+
+#[test]
+fn doctor_finds_this_machine_fit() {
+    let pod = Pod::new("e");
+    for check in tramline_node_agent::broker::checks(&pod.settings().cgroup) {
+        assert_eq!(
+            check.state,
+            tramline_node_agent::doctor::CheckState::Ok,
+            "{check:?}"
+        );
+    }
+}
