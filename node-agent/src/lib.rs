@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod cli;
 pub mod doctor;
+pub mod discover;
 mod kernel;
 pub mod observe;
 mod sys;

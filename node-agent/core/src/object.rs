@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::authz::AuthorizationPolicy;
 use crate::labels::Labels;
 use crate::peer_authentication::PeerAuthentication;
-use crate::workload::ContainerPort;
+use crate::workload::{ContainerPort, WorkloadUid};
 
 /// The kinds that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -199,6 +199,17 @@ pub struct Pod {
     pub ended: bool,
     /// Condition `Ready`; a source without conditions says true.
     pub ready: bool,
+}
+
+impl Pod {
+    /// `metadata.uid`, or `NAMESPACE/NAME` where a file gives none.
+    pub fn uid(&self) -> WorkloadUid {
+        let object = &self.meta.object;
+        WorkloadUid::new(match &self.meta.uid {
+            Some(uid) => uid.clone(),
+            None => format!("{}/{}", object.namespace, object.name).into(),
+        })
+    }
 }
 
 /// `targetPort` of a Service.

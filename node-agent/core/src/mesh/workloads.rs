@@ -10,7 +10,7 @@ use super::MeshSettings;
 use crate::identity::SpiffeId;
 use crate::labels::Labels;
 use crate::object::{ObjectError, Pod};
-use crate::workload::{CaptureExclusions, Protocol, Workload, WorkloadType, WorkloadUid};
+use crate::workload::{CaptureExclusions, Protocol, Workload, WorkloadType};
 
 /// Label on a namespace or pod that enrols it.
 const MODE_LABEL: &str = "istio.io/dataplane-mode";
@@ -69,13 +69,8 @@ pub(super) fn workload(
     let enrolled = is_enrolled(pod, namespace_labels);
     let (workload_name, workload_type) = owner(pod);
     let labels = &pod.meta.labels;
-    let uid = pod
-        .meta
-        .uid
-        .clone()
-        .unwrap_or_else(|| format!("{}/{}", object.namespace, object.name).into());
     Some(Workload {
-        uid: WorkloadUid::new(uid),
+        uid: pod.uid(),
         name: object.name.clone(),
         namespace: object.namespace.clone(),
         service_account,

@@ -1,0 +1,207 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use tempfile::TempDir;
+use tokio::time::timeout;
+use tramline_core::identity::TrustDomain;
+
+use super::*;
+
+const QUICK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(150));
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn source(dir: &Path) -> FilesSource {
+    let settings = MeshSettings::new(TrustDomain::new("cluster.local").unwrap(), "n1");
+    FilesSource::new(dir, settings).with_timing(QUICK.0, QUICK.1)
+}
+
+fn pod(name: &str, namespace: &str, ip: &str, netns: bool) -> String {
+    let annotation = if netns {
+        format!("annotations: {{tramline.dev/netns: /run/netns/{name}}}")
+    } else {
+        String::new()
+    };
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  labels: {{istio.io/dataplane-mode: tramline}}\n  {annotation}\nspec: {{nodeName: n1}}\nstatus: {{podIP: {ip}}}\n"
+    )
+}
+
+async fn next(updates: &mut mpsc::Receiver<Update>) -> Update {
+    timeout(PATIENCE, updates.recv())
+        .await
+        .expect("no update in time")
+        .expect("the source ended")
+}
+
+#[test]
+fn a_directory_is_read_as_a_whole() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("a.yaml"), pod("a", "demo", "10.0.0.1", true)).unwrap();
+    fs::write(dir.path().join("b.yml"), pod("b", "demo", "10.0.0.2", true)).unwrap();
+    fs::write(dir.path().join(".hidden.yaml"), "{{{").unwrap();
+    fs::write(dir.path().join("notes.txt"), "{{{").unwrap();
+    fs::create_dir(dir.path().join("sub.yaml")).unwrap();
+    let source = source(dir.path());
+    let mesh = source.load_once().unwrap();
+    assert_eq!((mesh.workloads().count(), mesh.generation()), (2, 1));
+    assert_eq!(source.load_once().unwrap().generation(), 2);
+}
+
+#[test]
+fn every_error_is_named_at_once() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("a.yaml"), pod("a", "one", "10.0.0.1", true)).unwrap();
+    fs::write(dir.path().join("b.yaml"), pod("b", "two", "10.0.0.1", true)).unwrap();
+    fs::write(dir.path().join("c.yaml"), "kind: [").unwrap();
+    let errors = source(dir.path()).load_once().unwrap_err();
+    let text = errors.to_string();
+    assert!(
+        text.contains(
+            "b.yaml:1: Pod two/b: status.podIPs: 10.0.0.1 is also an address of a.yaml:1: Pod one/a"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("c.yaml:"), "{text}");
+}
+
+#[test]
+fn an_enrolled_pod_of_this_node_has_to_say_where_its_namespace_is() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("a.yaml"), pod("a", "demo", "10.0.0.1", false)).unwrap();
+    let errors = source(dir.path()).load_once().unwrap_err();
+    assert!(
+        errors
+            .to_string()
+            .contains("Pod demo/a: metadata.annotations.tramline.dev/netns: is required"),
+        "{errors}"
+    );
+    fs::write(
+        dir.path().join("a.yaml"),
+        pod("a", "demo", "10.0.0.1", false).replace("n1", "n2"),
+    )
+    .unwrap();
+    assert!(
+        source(dir.path()).load_once().is_ok(),
+        "another node's pod needs none"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_not_an_empty_mesh() {
+    let dir = TempDir::new().unwrap();
+    let missing = source(&dir.path().join("missing")).load_once().unwrap_err();
+    assert!(missing.to_string().contains("cannot be read"), "{missing}");
+    symlink("nowhere", dir.path().join("dangling.yaml")).unwrap();
+    let dangling = source(dir.path()).load_once().unwrap_err();
+    assert!(dangling.to_string().contains("dangling.yaml"), "{dangling}");
+}
+
+#[test]
+fn a_named_pipe_does_not_stop_the_reader() {
+    let dir = TempDir::new().unwrap();
+    let pipe = dir.path().join("pipe.yaml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert_eq!(source(dir.path()).load_once().unwrap().workloads().count(), 0);
+}
+
+#[test]
+fn a_file_that_is_too_long_is_refused() {
+    let dir = TempDir::new().unwrap();
+    fs::write(
+        dir.path().join("long.yaml"),
+        vec![b'#'; manifest::MAX_FILE_BYTES + 1],
+    )
+    .unwrap();
+    let errors = source(dir.path()).load_once().unwrap_err();
+    assert!(errors.to_string().contains("larger than 8 MiB"), "{errors}");
+}
+
+#[tokio::test]
+async fn changes_are_followed_and_errors_reported_without_losing_the_source() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a.yaml");
+    fs::write(&file, pod("a", "demo", "10.0.0.1", true)).unwrap();
+    let cancel = CancellationToken::new();
+    let mut updates = source(dir.path()).watch(cancel.clone());
+    assert_eq!(next(&mut updates).await.unwrap().generation(), 1);
+
+    fs::write(&file, "apiVersion: v1\nkind: Pod\nmetadata: {name: A B}\n").unwrap();
+    let errors = next(&mut updates).await.unwrap_err();
+    assert!(errors.to_string().contains("metadata.name"), "{errors}");
+
+    fs::write(&file, pod("a", "demo", "10.0.0.7", true)).unwrap();
+    let mesh = next(&mut updates).await.unwrap();
+    assert!(mesh.workload_by_address("10.0.0.7".parse().unwrap()).is_some());
+
+    fs::remove_file(&file).unwrap();
+    assert_eq!(next(&mut updates).await.unwrap().workloads().count(), 0);
+    cancel.cancel();
+    assert!(timeout(PATIENCE, updates.recv()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_projected_config_map_is_followed_through_its_link() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path();
+    for (version, ip) in [("..v1", "10.0.0.1"), ("..v2", "10.0.0.2")] {
+        fs::create_dir(path.join(version)).unwrap();
+        fs::write(path.join(version).join("a.yaml"), pod("a", "demo", ip, true)).unwrap();
+    }
+    symlink("..v1", path.join("..data")).unwrap();
+    symlink("..data/a.yaml", path.join("a.yaml")).unwrap();
+    let mut updates = source(path).watch(CancellationToken::new());
+    assert!(
+        next(&mut updates)
+            .await
+            .unwrap()
+            .workload_by_address("10.0.0.1".parse().unwrap())
+            .is_some()
+    );
+
+    symlink("..v2", path.join("..data_tmp")).unwrap();
+    fs::rename(path.join("..data_tmp"), path.join("..data")).unwrap();
+    assert!(
+        next(&mut updates)
+            .await
+            .unwrap()
+            .workload_by_address("10.0.0.2".parse().unwrap())
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn a_directory_that_is_replaced_is_followed() {
+    let root = TempDir::new().unwrap();
+    let dir = root.path().join("conf");
+    fs::create_dir(&dir).unwrap();
+    let mut updates = source(&dir).watch(CancellationToken::new());
+    assert_eq!(next(&mut updates).await.unwrap().workloads().count(), 0);
+    fs::remove_dir(&dir).unwrap();
+    assert!(next(&mut updates).await.is_err());
+    fs::create_dir(&dir).unwrap();
+    assert_eq!(next(&mut updates).await.unwrap().workloads().count(), 0);
+    fs::write(dir.join("a.yaml"), pod("a", "demo", "10.0.0.1", true)).unwrap();
+    assert_eq!(next(&mut updates).await.unwrap().workloads().count(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_still_being_written_is_not_taken() {
+    use std::io::Write;
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("a.yaml");
+    let whole = format!(
+        "{}---\n{}",
+        pod("a", "demo", "10.0.0.1", true),
+        pod("b", "demo", "10.0.0.2", true)
+    );
+    let slow = source(dir.path()).with_timing(Duration::from_millis(200), QUICK.1);
+    let mut updates = slow.watch(CancellationToken::new());
+    assert_eq!(next(&mut updates).await.unwrap().workloads().count(), 0);
+    let (first, second) = whole.split_at(whole.find("---").unwrap());
+    let mut writer = fs::File::create(&file).unwrap();
+    writer.write_all(first.as_bytes()).unwrap();
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    writer.write_all(second.as_bytes()).unwrap();
+    drop(writer);
+    assert_eq!(next(&mut updates).await.unwrap().workloads().count(), 2);
+}

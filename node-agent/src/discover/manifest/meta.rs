@@ -1,0 +1,159 @@
+//! `metadata`, and the kinds that are nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use tramline_core::labels::{Labels, Selector};
+use tramline_core::object::{Created, Kind, Meta, Namespace, ObjectError, ObjectRef, Owner, ServiceAccount};
+
+/// `metadata` as every kind has it; the many fields that are not read are left alone.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Metadata {
+    name: Option<Arc<str>>,
+    namespace: Option<Arc<str>>,
+    uid: Option<Arc<str>>,
+    labels: Option<Labels>,
+    annotations: Option<Labels>,
+    creation_timestamp: Option<String>,
+    deletion_timestamp: Option<IgnoredAny>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OwnerReference {
+    kind: Arc<str>,
+    name: Arc<str>,
+    controller: Option<bool>,
+}
+
+impl Metadata {
+    /// The core's metadata. Without a namespace an object is in `default`, as with kubectl.
+    pub(super) fn into_meta(
+        self,
+        kind: Kind,
+        origin: &Arc<str>,
+        errors: &mut Vec<ObjectError>,
+    ) -> Option<Meta> {
+        let namespace = match kind {
+            Kind::Namespace => "".into(),
+            _ => self.namespace.unwrap_or_else(|| "default".into()),
+        };
+        let name = self.name.unwrap_or_default();
+        let object = ObjectRef {
+            kind,
+            namespace,
+            name,
+            origin: Some(origin.clone()),
+        };
+        if object.name.is_empty() {
+            errors.push(ObjectError::new(&object, "metadata.name", "is required"));
+            return None;
+        }
+        if self
+            .uid
+            .as_ref()
+            .is_some_and(|uid| uid.is_empty() || uid.len() > 253)
+        {
+            errors.push(ObjectError::new(
+                &object,
+                "metadata.uid",
+                "is empty or longer than 253 characters",
+            ));
+            return None;
+        }
+        let created = match self.creation_timestamp.as_deref() {
+            None => Created::default(),
+            Some(text) => Created::parse(text).or_else(|| {
+                let problem = format!("`{text}` is not written as 2026-01-31T12:00:00Z");
+                errors.push(ObjectError::new(&object, "metadata.creationTimestamp", problem));
+                None
+            })?,
+        };
+        Some(Meta {
+            object,
+            uid: self.uid,
+            labels: self.labels.unwrap_or_default(),
+            annotations: self.annotations.unwrap_or_default(),
+            created,
+        })
+    }
+
+    pub(super) fn is_deleting(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
+    pub(super) fn controller(&self) -> Option<Owner> {
+        let owners = self.owner_references.as_deref().unwrap_or_default();
+        let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+        Some(Owner {
+            kind: owner.kind.clone(),
+            name: owner.name.clone(),
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct NamespaceManifest {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+impl NamespaceManifest {
+    pub(super) fn into_namespace(
+        self,
+        origin: &Arc<str>,
+        errors: &mut Vec<ObjectError>,
+    ) -> Option<Namespace> {
+        Some(Namespace {
+            meta: self.metadata.into_meta(Kind::Namespace, origin, errors)?,
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ServiceAccountManifest {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+impl ServiceAccountManifest {
+    pub(super) fn into_service_account(
+        self,
+        origin: &Arc<str>,
+        errors: &mut Vec<ObjectError>,
+    ) -> Option<ServiceAccount> {
+        Some(ServiceAccount {
+            meta: self.metadata.into_meta(Kind::ServiceAccount, origin, errors)?,
+        })
+    }
+}
+
+/// Istio's WorkloadSelector.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct WorkloadSelector {
+    match_labels: Option<BTreeMap<Arc<str>, Arc<str>>>,
+}
+
+impl WorkloadSelector {
+    /// The selector, `None` where it selects the whole namespace.
+    pub(super) fn into_selector(
+        selector: Option<Self>,
+        object: &ObjectRef,
+        errors: &mut Vec<ObjectError>,
+    ) -> Option<Selector> {
+        let labels = selector
+            .and_then(|selector| selector.match_labels)
+            .unwrap_or_default();
+        for (key, value) in &labels {
+            if key.is_empty() || key.contains('*') || value.contains('*') {
+                let problem = format!("`{key}: {value}`: labels are compared exactly, without wildcards");
+                errors.push(ObjectError::new(object, "spec.selector.matchLabels", problem));
+            }
+        }
+        Selector::new(labels)
+    }
+}

@@ -1,0 +1,150 @@
+//! core/v1 Pod.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tramline_core::object::{Kind, ObjectError, ObjectRef, Pod};
+use tramline_core::workload::ContainerPort;
+
+use super::meta::Metadata;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct PodManifest {
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Option<Spec>,
+    #[serde(default)]
+    status: Option<Status>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    node_name: Option<Arc<str>>,
+    service_account_name: Option<Arc<str>>,
+    host_network: Option<bool>,
+    containers: Option<Vec<Container>>,
+    /// Among them sidecars (`restartPolicy: Always`), whose ports are a pod's like any other's.
+    init_containers: Option<Vec<Container>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Container {
+    ports: Option<Vec<Port>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Port {
+    name: Option<Arc<str>>,
+    container_port: u16,
+    protocol: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<PodIp>>,
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PodIp {
+    ip: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    name: String,
+    status: String,
+}
+
+impl PodManifest {
+    pub(super) fn into_pod(self, origin: &Arc<str>, errors: &mut Vec<ObjectError>) -> Option<Pod> {
+        let (deleting, owner) = (self.metadata.is_deleting(), self.metadata.controller());
+        let meta = self.metadata.into_meta(Kind::Pod, origin, errors)?;
+        let (spec, status) = (self.spec.unwrap_or_default(), self.status.unwrap_or_default());
+        let containers = [spec.containers, spec.init_containers]
+            .into_iter()
+            .flatten()
+            .flatten();
+        let ports = containers
+            .flat_map(|container| container.ports.unwrap_or_default())
+            .filter(|port| is_tcp(port.protocol.as_deref()))
+            .map(|port| ContainerPort {
+                name: port.name,
+                port: port.container_port,
+            })
+            .collect();
+        let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        // A file rarely carries conditions; who writes a pod down wants traffic to go there.
+        let ready = status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|condition| condition.name == "Ready")
+            .is_none_or(|condition| condition.status == "True");
+        Some(Pod {
+            addresses: addresses(status.pod_ip, status.pod_ips, &meta.object, errors),
+            meta,
+            deleting,
+            owner,
+            node: spec.node_name.unwrap_or_default(),
+            service_account: spec.service_account_name.filter(|name| !name.is_empty()),
+            host_network: spec.host_network.unwrap_or_default(),
+            ports,
+            ended,
+            ready,
+        })
+    }
+}
+
+fn addresses(
+    one: Option<String>,
+    all: Option<Vec<PodIp>>,
+    object: &ObjectRef,
+    errors: &mut Vec<ObjectError>,
+) -> Vec<IpAddr> {
+    let all: Vec<String> = all.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
+    let (field, texts) = match (all.is_empty(), one) {
+        (true, Some(one)) => ("status.podIP", vec![one]),
+        _ => ("status.podIPs", all),
+    };
+    texts
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .filter_map(|text| address(&text, field, object, errors))
+        .collect()
+}
+
+/// One address of an object, unwrapped if it is IPv4-mapped.
+pub(super) fn address(
+    text: &str,
+    field: &str,
+    object: &ObjectRef,
+    errors: &mut Vec<ObjectError>,
+) -> Option<IpAddr> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some(address.to_canonical()),
+        Err(_) => {
+            errors.push(ObjectError::new(
+                object,
+                field,
+                format!("`{text}` is not an IP address"),
+            ));
+            None
+        }
+    }
+}
+
+/// The mesh handles TCP; an absent protocol is TCP.
+pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("TCP"))
+}

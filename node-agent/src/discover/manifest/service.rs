@@ -1,0 +1,274 @@
+//! core/v1 Service and discovery.k8s.io/v1 EndpointSlice.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tramline_core::labels::Labels;
+use tramline_core::object::{
+    EndpointSlice, Kind, ObjectError, ObjectRef, ServiceObject, ServiceObjectPort, SliceEndpoint, SlicePort,
+    TargetPort,
+};
+
+use super::meta::Metadata;
+use super::pod::{address, is_tcp};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ServiceManifest {
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Option<Spec>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Option<Vec<String>>,
+    ports: Option<Vec<Port>>,
+    selector: Option<Labels>,
+    publish_not_ready_addresses: Option<bool>,
+    session_affinity: Option<String>,
+    internal_traffic_policy: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Port {
+    name: Option<Arc<str>>,
+    protocol: Option<String>,
+    port: u16,
+    target_port: Option<Target>,
+    app_protocol: Option<Arc<str>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a port number or the name of a container's port"
+)]
+enum Target {
+    Number(u16),
+    Name(Arc<str>),
+}
+
+impl ServiceManifest {
+    pub(super) fn into_service(
+        self,
+        origin: &Arc<str>,
+        errors: &mut Vec<ObjectError>,
+    ) -> Option<ServiceObject> {
+        let meta = self.metadata.into_meta(Kind::Service, origin, errors)?;
+        let spec = self.spec.unwrap_or_default();
+        let object = &meta.object;
+        let mut refuse = |field: &str, problem: String| errors.push(ObjectError::new(object, field, problem));
+        match spec.kind.as_deref() {
+            None | Some("ClusterIP" | "NodePort" | "LoadBalancer") => {}
+            Some("ExternalName") => {
+                refuse(
+                    "spec.type",
+                    "ExternalName has no address to capture; leave the Service out".into(),
+                );
+            }
+            Some(other) => refuse(
+                "spec.type",
+                format!("`{other}` is none of ClusterIP, NodePort, LoadBalancer"),
+            ),
+        }
+        match spec.session_affinity.as_deref() {
+            None | Some("None" | "") => {}
+            Some(other) => {
+                refuse(
+                    "spec.sessionAffinity",
+                    format!("`{other}` is not done yet; every connection is drawn anew"),
+                );
+            }
+        }
+        let node_local = match spec.internal_traffic_policy.as_deref() {
+            None | Some("Cluster" | "") => false,
+            Some("Local") => true,
+            Some(other) => {
+                refuse(
+                    "spec.internalTrafficPolicy",
+                    format!("`{other}` is neither Cluster nor Local"),
+                );
+                false
+            }
+        };
+        let vips = vips(spec.cluster_ip, spec.cluster_ips, object, errors);
+        let ports = spec
+            .ports
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate()
+            .filter(|(_, port)| is_tcp(port.protocol.as_deref()))
+            .filter_map(|(index, port)| service_port(index, port, object, errors))
+            .collect();
+        Some(ServiceObject {
+            vips,
+            ports,
+            selector: spec.selector.unwrap_or_default(),
+            publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+            node_local,
+            meta,
+        })
+    }
+}
+
+fn vips(
+    one: Option<String>,
+    all: Option<Vec<String>>,
+    object: &ObjectRef,
+    errors: &mut Vec<ObjectError>,
+) -> Vec<IpAddr> {
+    let all: Vec<String> = all.unwrap_or_default();
+    let texts: Vec<String> = if all.is_empty() {
+        one.into_iter().collect()
+    } else {
+        all
+    };
+    match texts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["None"] => return Vec::new(),
+        [] | [""] => {
+            let problem =
+                "is required: nothing allocates addresses here; give one, or None for a headless Service";
+            errors.push(ObjectError::new(object, "spec.clusterIP", problem));
+            return Vec::new();
+        }
+        _ => {}
+    }
+    texts
+        .iter()
+        .filter_map(|text| address(text, "spec.clusterIPs", object, errors))
+        .collect()
+}
+
+fn service_port(
+    index: usize,
+    port: Port,
+    object: &ObjectRef,
+    errors: &mut Vec<ObjectError>,
+) -> Option<ServiceObjectPort> {
+    let mut zero = |number: u16, field: &str| {
+        if number == 0 {
+            errors.push(ObjectError::new(
+                object,
+                format!("spec.ports[{index}].{field}"),
+                "is 0; ports begin at 1",
+            ));
+        }
+        number != 0
+    };
+    let target = match port.target_port {
+        None => TargetPort::Number(port.port),
+        // Kubernetes: 0 means the same as port.
+        Some(Target::Number(0)) => TargetPort::Number(port.port),
+        Some(Target::Number(number)) => TargetPort::Number(number),
+        Some(Target::Name(name)) => TargetPort::Name(name),
+    };
+    zero(port.port, "port").then(|| ServiceObjectPort {
+        name: port.name.unwrap_or_default(),
+        port: port.port,
+        target,
+        app_protocol: port.app_protocol,
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EndpointSliceManifest {
+    #[serde(default)]
+    metadata: Metadata,
+    address_type: Option<String>,
+    endpoints: Option<Vec<EndpointManifest>>,
+    ports: Option<Vec<SlicePortManifest>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EndpointManifest {
+    addresses: Vec<String>,
+    conditions: Option<Conditions>,
+    node_name: Option<Arc<str>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Conditions {
+    ready: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SlicePortManifest {
+    name: Option<Arc<str>>,
+    protocol: Option<String>,
+    port: Option<u16>,
+}
+
+impl EndpointSliceManifest {
+    pub(super) fn into_slice(
+        self,
+        origin: &Arc<str>,
+        errors: &mut Vec<ObjectError>,
+    ) -> Option<EndpointSlice> {
+        const SERVICE_NAME: &str = "kubernetes.io/service-name";
+        let meta = self.metadata.into_meta(Kind::EndpointSlice, origin, errors)?;
+        let object = &meta.object;
+        match self.address_type.as_deref() {
+            Some("IPv4" | "IPv6") => {}
+            other => {
+                let problem = format!("`{}` is neither IPv4 nor IPv6", other.unwrap_or_default());
+                errors.push(ObjectError::new(object, "addressType", problem));
+                return None;
+            }
+        }
+        let Some(service) = meta.labels.get(SERVICE_NAME).cloned() else {
+            let problem = "is required: it names the Service whose endpoints these are";
+            errors.push(ObjectError::new(
+                object,
+                format!("metadata.labels.{SERVICE_NAME}"),
+                problem,
+            ));
+            return None;
+        };
+        let mut ports = Vec::new();
+        for (index, port) in self.ports.unwrap_or_default().into_iter().enumerate() {
+            match port.port {
+                _ if !is_tcp(port.protocol.as_deref()) => {}
+                Some(number) if number > 0 => {
+                    ports.push(SlicePort {
+                        name: port.name.unwrap_or_default(),
+                        port: number,
+                    });
+                }
+                _ => {
+                    let problem = "is required, from 1 to 65535; an absent port would mean all of them";
+                    errors.push(ObjectError::new(object, format!("ports[{index}].port"), problem));
+                }
+            }
+        }
+        let mut endpoints = Vec::new();
+        for (index, endpoint) in self.endpoints.unwrap_or_default().into_iter().enumerate() {
+            let field = format!("endpoints[{index}].addresses");
+            endpoints.push(SliceEndpoint {
+                addresses: endpoint
+                    .addresses
+                    .iter()
+                    .filter_map(|text| address(text, &field, object, errors))
+                    .collect(),
+                ready: endpoint.conditions.unwrap_or_default().ready.unwrap_or(true),
+                node: endpoint.node_name,
+            });
+        }
+        Some(EndpointSlice {
+            service,
+            ports,
+            endpoints,
+            meta,
+        })
+    }
+}
