@@ -4,6 +4,7 @@ pub mod broker;
 pub mod cli;
 pub mod doctor;
 pub mod discover;
+pub mod identify;
 mod kernel;
 pub mod observe;
 mod sys;
