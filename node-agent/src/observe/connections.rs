@@ -60,7 +60,7 @@ impl Connections {
         }
     }
 
-    pub(super) fn insert(&self, info: ConnectionInfo) -> Arc<Live> {
+    pub(super) fn insert(&self, info: ConnectionInfo, counters: Arc<ByteCounters>) -> Arc<Live> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let state = Mutex::new(LiveState {
             info,
@@ -70,7 +70,7 @@ impl Connections {
         let live = Arc::new(Live {
             id,
             opened: Instant::now(),
-            counters: Arc::default(),
+            counters,
             state,
         });
         let mut shard = self.shard(id);

@@ -31,8 +31,14 @@ impl Observer {
 
     /// Starts following a connection. It is logged exactly once: at [`OpenConnection::finish`], or when dropped.
     pub fn open(self: &Arc<Self>, info: ConnectionInfo) -> OpenConnection {
+        self.open_with(info, Arc::default())
+    }
+
+    /// The same for the second side of a connection that this agent carries from end to end: one relay, one pair of
+    /// counters, two records.
+    pub fn open_with(self: &Arc<Self>, info: ConnectionInfo, counters: Arc<ByteCounters>) -> OpenConnection {
         self.metrics.opened(info.reporter);
-        let live = self.connections.insert(info);
+        let live = self.connections.insert(info, counters);
         OpenConnection {
             observer: Arc::clone(self),
             live,
