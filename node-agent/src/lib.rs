@@ -2,8 +2,8 @@
 
 pub mod broker;
 pub mod cli;
-pub mod doctor;
 pub mod discover;
+pub mod doctor;
 pub mod identify;
 mod kernel;
 pub mod observe;
