@@ -10,7 +10,7 @@ use super::services::Backends;
 use super::{Entry, Mesh, MeshSettings, workloads};
 use crate::authz::{AuthorizationPolicy, ConditionMatch, MatchList, StringMatch};
 use crate::identity::{is_label, is_subdomain};
-use crate::object::{Kind, Meta, ObjectError, ObjectRef, Objects, Pod};
+use crate::object::{Kind, Meta, ObjectError, ObjectRef, Objects, Pod, ServiceObject};
 use crate::service::Service;
 use crate::workload::{Workload, WorkloadUid};
 
@@ -19,6 +19,7 @@ type Errors = Vec<ObjectError>;
 pub(super) fn build(objects: Objects, settings: &MeshSettings) -> Result<Mesh, Errors> {
     let mut errors = Errors::new();
     check_names(&objects, &mut errors);
+    check_ports(&objects.services, &mut errors);
 
     let workloads = build_workloads(&objects, settings, &mut errors);
     let by_address = index_addresses(&workloads, &mut errors);
@@ -114,6 +115,31 @@ fn check_names(objects: &Objects, errors: &mut Errors) {
             }
             Slot::Vacant(slot) => {
                 slot.insert(object);
+            }
+        }
+    }
+}
+
+/// Two ports of one number would be two answers; slices find a port by its name.
+fn check_ports(services: &[ServiceObject], errors: &mut Errors) {
+    for service in services {
+        for (index, port) in service.ports.iter().enumerate() {
+            let earlier = service.ports.get(..index).unwrap_or_default();
+            let mut refuse = |field: &str, problem: String| {
+                let field = format!("spec.ports[{index}].{field}");
+                errors.push(ObjectError::new(&service.meta.object, field, problem));
+            };
+            if earlier.iter().any(|other| other.port == port.port) {
+                refuse("port", format!("{} is given twice", port.port));
+            }
+            if earlier.iter().any(|other| other.name == port.name) {
+                refuse(
+                    "name",
+                    format!(
+                        "`{}` is given twice; each of several ports needs a name of its own",
+                        port.name
+                    ),
+                );
             }
         }
     }

@@ -1,0 +1,10 @@
+//! The core from outside: each promise in a table, and the whole against a naive second opinion.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod admit;
+mod decide;
+mod make;
+mod mesh;
+mod mtls;
+mod oracle;
+mod route;
