@@ -52,9 +52,19 @@ impl Artifacts {
                 .cargo()
                 .args(["build", "--workspace", "--bins", "--locked"]),
         )?;
-        let programs =
-            messages(&json).filter_map(|message| Some((message.target?.name, message.executable?)));
-        Ok(programs.collect())
+        Ok(programs(&json))
+    }
+
+    /// Builds the programs of some packages as they are shipped: link-time optimisation of all others would take minutes
+    /// for nothing.
+    pub(crate) fn release_binaries(
+        workspace: &Workspace,
+        packages: &[&str],
+    ) -> Result<BTreeMap<String, PathBuf>> {
+        let mut command = workspace.cargo();
+        command.args(["build", "--release", "--bins", "--locked"]);
+        command.args(packages.iter().map(|package| format!("--package={package}")));
+        Ok(programs(&build(&mut command)?))
     }
 
     /// Builds the tests, in the same way as the test stages do, and returns the integration tests among them.
@@ -73,7 +83,7 @@ fn build(command: &mut Command) -> Result<String> {
         .arg("--message-format=json-render-diagnostics")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
-    report::note("$ cargo (building the programs of the image)");
+    report::note("$ cargo build");
     let output = command.output().context("cannot start cargo")?;
     if !output.status.success() {
         bail!("the build failed: {}", output.status);
@@ -86,6 +96,12 @@ fn messages(json: &str) -> impl Iterator<Item = Message> {
     json.lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .filter(|message| message.reason == "compiler-artifact")
+}
+
+fn programs(json: &str) -> BTreeMap<String, PathBuf> {
+    messages(json)
+        .filter_map(|message| Some((message.target?.name, message.executable?)))
+        .collect()
 }
 
 fn test_programs(json: &str, root: &Path) -> Vec<TestProgram> {

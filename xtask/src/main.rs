@@ -2,6 +2,7 @@
 //! `toolchain` and `setup`.
 
 mod artifacts;
+mod bench;
 mod build_ebpf;
 mod demo;
 mod image;
@@ -31,6 +32,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure the mesh against no mesh on this machine
+    Bench(bench::Args),
     /// Install what the other commands need: eBPF toolchain and system packages
     Setup(setup::Args),
     /// Build the eBPF object and print its path, size, programs and maps
@@ -45,6 +48,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Demo(args) => demo::run(&args),

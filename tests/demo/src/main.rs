@@ -3,7 +3,6 @@
 //! Every fact is measured while it runs; what it prints is what it saw. Exit code 0 only when all hold.
 
 mod facts;
-mod interrupt;
 mod keep;
 mod report;
 mod screen;
@@ -14,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use tramline_harness::interrupt;
 use tramline_harness::run::{self, Which};
 
 use report::Report;
@@ -70,7 +70,7 @@ fn demonstrate(arguments: &Arguments) -> Result<bool> {
     if !run::is_root() {
         bail!("the demo makes network namespaces and loads eBPF programs: it needs root");
     }
-    interrupt::watch()?;
+    interrupt::watch(screen::complain)?;
     run::clean(Which::Crashed)?;
     screen::title("Tramline: two nodes, two agents, six pods, all on this machine");
     let mut stage = Stage::build()?;

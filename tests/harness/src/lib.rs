@@ -1,4 +1,4 @@
-//! Nodes and pods out of network namespaces and cgroups, for the tests and the demo.
+//! Nodes and pods out of network namespaces and cgroups, for the tests, the demo and the benchmark.
 //!
 //! A [`net::Net`] is one small data centre on this machine: nodes are namespaces joined by a veth link, pods are
 //! namespaces behind a bridge of their node, each with its own cgroup. Nothing is made in the machine's own network
@@ -10,6 +10,7 @@ pub mod agent;
 pub mod capture;
 pub mod cgroup;
 pub mod http;
+pub mod interrupt;
 pub mod manifests;
 pub mod mesh;
 pub mod net;

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
-use tramline_harness::run;
 
-use crate::screen;
+use crate::run;
 
 /// Process-wide because signals are.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Begins to watch; call it before any other thread is there, so that all inherit the blocked signals.
-pub(crate) fn watch() -> Result<()> {
+/// Begins to watch; `say` tells the user why the program ends.
+///
+/// Call it before any other thread is there, so that all inherit the blocked signals.
+///
+/// # Errors
+/// The signals cannot be blocked.
+pub fn watch(say: fn(&str)) -> Result<()> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
@@ -22,7 +26,7 @@ pub(crate) fn watch() -> Result<()> {
     std::thread::spawn(move || {
         let Ok(signal) = signals.wait() else { return };
         INTERRUPTED.store(true, Ordering::Release);
-        screen::complain(&format!("{signal}: removing everything"));
+        say(&format!("{signal}: removing everything"));
         // The other thread may be making something at this very moment: look again until nothing is left.
         let mut code = 1;
         for _ in 0..5 {
@@ -37,7 +41,7 @@ pub(crate) fn watch() -> Result<()> {
 }
 
 /// Leaves the end of the program to the watching thread when it has begun to clean.
-pub(crate) fn wait_if_interrupted() {
+pub fn wait_if_interrupted() {
     while INTERRUPTED.load(Ordering::Acquire) {
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -1,0 +1,63 @@
+//! The client of a pod: does what it is told, one load after the other, and says what it measured.
+
+mod connections;
+mod round_trips;
+mod stream;
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::load::{Answer, CONNECT_PORT, Load, Outcome, Request};
+use crate::screen;
+
+/// For a connection to be there.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// For a peer that is silent.
+const SILENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn run() -> Result<()> {
+    for line in io::stdin().lines() {
+        let request: Request = serde_json::from_str(&line?).context("a request")?;
+        let result = perform(request.server, request.load).map_err(|error| format!("{error:#}"));
+        screen::json(&Answer {
+            id: request.id,
+            result,
+        })?;
+    }
+    Ok(())
+}
+
+fn perform(server: Ipv4Addr, load: Load) -> Result<Outcome> {
+    // What only a first connection costs (a tunnel's handshake, a neighbour to be found) is not what is measured here.
+    once(server).context("the first connection")?;
+    match load {
+        Load::Stream { write, millis } => stream::run(server, write, Duration::from_millis(millis)),
+        Load::RoundTrips { message, millis } => {
+            round_trips::run(server, message, Duration::from_millis(millis))
+        }
+        Load::Connections { count, concurrent } => connections::run(server, count, concurrent),
+    }
+}
+
+fn connect(server: Ipv4Addr, port: u16) -> Result<TcpStream> {
+    let address = SocketAddr::from((server, port));
+    let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)
+        .with_context(|| format!("connect to {address}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_write_timeout(Some(SILENCE))?;
+    Ok(stream)
+}
+
+/// One short connection: connect, a byte there and back, close.
+fn once(server: Ipv4Addr) -> Result<()> {
+    let mut stream = connect(server, CONNECT_PORT)?;
+    let mut byte = [b'b'];
+    stream.write_all(&byte).context("send a byte")?;
+    stream.read_exact(&mut byte).context("get the byte back")?;
+    ensure!(byte == [b'b'], "another byte came back");
+    Ok(())
+}

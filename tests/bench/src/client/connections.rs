@@ -1,0 +1,53 @@
+//! Short connections, some at a time.
+
+use std::net::Ipv4Addr;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+
+use super::once;
+use crate::load::Outcome;
+use crate::statistics;
+
+pub(super) fn run(server: Ipv4Addr, count: usize, concurrent: usize) -> Result<Outcome> {
+    ensure!(
+        concurrent > 0 && count.is_multiple_of(concurrent),
+        "{count} connections, {concurrent} at a time"
+    );
+    let begin = Barrier::new(concurrent + 1);
+    let (each, seconds) = thread::scope(|scope| {
+        let threads: Vec<_> = (0..concurrent)
+            .map(|_| {
+                scope.spawn(|| {
+                    begin.wait();
+                    some(server, count / concurrent)
+                })
+            })
+            .collect();
+        begin.wait();
+        let start = Instant::now();
+        let mut each = Vec::with_capacity(count);
+        for thread in threads {
+            each.extend(thread.join().map_err(|_| anyhow!("a thread panicked"))??);
+        }
+        anyhow::Ok((each, start.elapsed().as_secs_f64()))
+    })?;
+    Ok(Outcome {
+        seconds,
+        units: each.len() as u64,
+        // And the first connection, before all others.
+        performed: each.len() as u64 + 1,
+        latency: statistics::latency(each),
+    })
+}
+
+fn some(server: Ipv4Addr, count: usize) -> Result<Vec<Duration>> {
+    let one = |_| {
+        let begin = Instant::now();
+        once(server)?;
+        Ok(begin.elapsed())
+    };
+    (0..count).map(one).collect()
+}

@@ -1,0 +1,115 @@
+//! `cargo xtask bench`: sets up what is missing, builds in release, and hands over to the benchmark program.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::artifacts::Artifacts;
+use crate::process;
+use crate::report;
+use crate::setup::{self, Purpose};
+use crate::workspace::Workspace;
+
+/// The packages of the programs that take part: the agent, the harness's application, the load generator.
+const PACKAGES: [&str; 3] = ["tramline-node-agent", "tramline-harness", "tramline-bench"];
+const NEEDS_ROOT: &str = "the benchmark makes network namespaces and loads eBPF programs: it needs root";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(clap::Subcommand)]
+enum Suite {
+    /// Every load on every path against no mesh, in about two minutes (docs/BENCHMARKS.md)
+    Smoke(Smoke),
+}
+
+#[derive(clap::Args)]
+struct Smoke {
+    #[command(flatten)]
+    setup: setup::Options,
+    /// Write the results to FILE: {"machine", "commit", ..., "rows": [{path, load, metric, unit, value, ...}]}
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How many pairs of runs of every load in every place
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// Start no agent: both halves of every pair are no mesh, and their ratios show this machine's noise
+    #[arg(long)]
+    control: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let Suite::Smoke(args) = &args.suite;
+    // Listing what is missing needs no root; installing it and all the rest does.
+    if !args.setup.no_install && !process::is_root() {
+        bail!("{NEEDS_ROOT}");
+    }
+    setup::ensure(&[Purpose::Ebpf, Purpose::Network], args.setup)?;
+    if !process::is_root() {
+        bail!("{NEEDS_ROOT}");
+    }
+    let workspace = Workspace::read()?;
+    crate::build_ebpf::build(&workspace, true, false)?;
+    report::step("building the agent and the benchmark in release (some minutes the first time)");
+    let binaries = Artifacts::release_binaries(&workspace, &PACKAGES)?;
+    let bench = binaries
+        .get("tramline-bench")
+        .context("this workspace has no tramline-bench")?;
+    // In place of this process: Ctrl-C must wait for the benchmark's cleaning up.
+    let error = Command::new(bench)
+        .args(arguments(args, &commit(&workspace))?)
+        .exec();
+    Err(error).with_context(|| format!("cannot start {}", bench.display()))
+}
+
+/// The commit that is checked out, with a word when it is not quite what was built; a tree without git has none.
+fn commit(workspace: &Workspace) -> String {
+    let mut git = Command::new("git");
+    git.current_dir(&workspace.root)
+        .args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]);
+    process::output(&mut git).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+fn arguments(args: &Smoke, commit: &str) -> Result<Vec<OsString>> {
+    let mut arguments: Vec<OsString> = ["smoke", "--commit", commit].map(OsString::from).into();
+    if let Some(file) = &args.json {
+        arguments.push("--json".into());
+        arguments.push(std::path::absolute(file).context("--json")?.into());
+    }
+    if let Some(rounds) = args.rounds {
+        arguments.push("--rounds".into());
+        arguments.push(rounds.to_string().into());
+    }
+    if args.control {
+        arguments.push("--control".into());
+    }
+    Ok(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_is_passed_on() {
+        let args = Smoke {
+            setup: setup::Options::default(),
+            json: Some(PathBuf::from("f.json")),
+            rounds: Some(2),
+            control: true,
+        };
+        let arguments = arguments(&args, "abc").unwrap();
+        assert_eq!(arguments[..4], ["smoke", "--commit", "abc", "--json"]);
+        let file = Path::new(&arguments[4]);
+        assert!(file.is_absolute() && file.ends_with("f.json"));
+        assert_eq!(arguments[5..], ["--rounds", "2", "--control"]);
+    }
+}
