@@ -209,7 +209,7 @@ fn check(root: &Path, stage: &Stage) -> Result<()> {
         });
     let program = entrypoint.context("the final stage has no ENTRYPOINT")?;
     let version = process::output(
-        Command::new("chroot")
+        Command::new(process::find("chroot").context("`chroot` is not here")?)
             .arg(root)
             .arg(program)
             .arg("version")
