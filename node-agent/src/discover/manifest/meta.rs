@@ -135,7 +135,7 @@ impl ServiceAccountManifest {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct WorkloadSelector {
-    match_labels: Option<BTreeMap<Arc<str>, Arc<str>>>,
+    match_labels: Option<BTreeMap<Arc<str>, Option<Arc<str>>>>,
 }
 
 impl WorkloadSelector {
@@ -145,14 +145,21 @@ impl WorkloadSelector {
         object: &ObjectRef,
         errors: &mut Vec<ObjectError>,
     ) -> Option<Selector> {
-        let labels = selector
+        let given = selector
             .and_then(|selector| selector.match_labels)
             .unwrap_or_default();
-        for (key, value) in &labels {
+        let mut labels = Labels::new();
+        for (key, value) in given {
+            let Some(value) = value else {
+                let problem = format!("`{key}` is null; write \"\" for a label without a value");
+                errors.push(ObjectError::new(object, "spec.selector.matchLabels", problem));
+                continue;
+            };
             if key.is_empty() || key.contains('*') || value.contains('*') {
                 let problem = format!("`{key}: {value}`: labels are compared exactly, without wildcards");
                 errors.push(ObjectError::new(object, "spec.selector.matchLabels", problem));
             }
+            labels.insert(key, value);
         }
         Selector::new(labels)
     }

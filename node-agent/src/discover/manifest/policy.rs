@@ -22,6 +22,9 @@ const NOT_YET: &str = "is not supported yet; the policy is refused rather than h
 const MAX_ENTRIES: usize = 512;
 const DRY_RUN: &str = "istio.io/dry-run";
 
+/// A list of texts; `null` in it is an error of its own, or YAML would hand it over as the text `null`.
+type Texts = Option<Vec<Option<String>>>;
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AuthorizationPolicyManifest {
@@ -70,14 +73,14 @@ struct ToManifest {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SourceManifest {
-    principals: Option<Vec<String>>,
-    not_principals: Option<Vec<String>>,
-    namespaces: Option<Vec<String>>,
-    not_namespaces: Option<Vec<String>>,
-    service_accounts: Option<Vec<String>>,
-    not_service_accounts: Option<Vec<String>>,
-    ip_blocks: Option<Vec<String>>,
-    not_ip_blocks: Option<Vec<String>>,
+    principals: Texts,
+    not_principals: Texts,
+    namespaces: Texts,
+    not_namespaces: Texts,
+    service_accounts: Texts,
+    not_service_accounts: Texts,
+    ip_blocks: Texts,
+    not_ip_blocks: Texts,
     request_principals: Option<IgnoredAny>,
     not_request_principals: Option<IgnoredAny>,
     remote_ip_blocks: Option<IgnoredAny>,
@@ -89,8 +92,8 @@ struct SourceManifest {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct OperationManifest {
-    ports: Option<Vec<String>>,
-    not_ports: Option<Vec<String>>,
+    ports: Texts,
+    not_ports: Texts,
     hosts: Option<IgnoredAny>,
     not_hosts: Option<IgnoredAny>,
     methods: Option<IgnoredAny>,
@@ -103,8 +106,8 @@ struct OperationManifest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WhenManifest {
     key: String,
-    values: Option<Vec<String>>,
-    not_values: Option<Vec<String>>,
+    values: Texts,
+    not_values: Texts,
 }
 
 impl AuthorizationPolicyManifest {
@@ -361,8 +364,8 @@ impl Reader<'_> {
 
     fn list<T>(
         &mut self,
-        any: (Option<Vec<String>>, &str),
-        none: (Option<Vec<String>>, &str),
+        any: (Texts, &str),
+        none: (Texts, &str),
         parse: impl Fn(&str) -> Result<T, PatternError>,
     ) -> MatchList<T> {
         MatchList {
@@ -373,7 +376,7 @@ impl Reader<'_> {
 
     fn values<T>(
         &mut self,
-        (values, field): (Option<Vec<String>>, &str),
+        (values, field): (Texts, &str),
         parse: impl Fn(&str) -> Result<T, PatternError>,
     ) -> Vec<T> {
         let values = values.unwrap_or_default();
@@ -383,9 +386,11 @@ impl Reader<'_> {
         }
         let mut parsed = Vec::with_capacity(values.len());
         for (index, value) in values.iter().enumerate() {
-            match parse(value) {
-                Ok(value) => parsed.push(value),
-                Err(error) => self.refuse(&format!("{field}[{index}]"), &error.to_string()),
+            let field = format!("{field}[{index}]");
+            match value.as_deref().map(&parse) {
+                Some(Ok(value)) => parsed.push(value),
+                Some(Err(error)) => self.refuse(&field, &error.to_string()),
+                None => self.refuse(&field, "is null; write it in quotes if that is its name"),
             }
         }
         parsed

@@ -346,6 +346,11 @@ fn policies_refuse_what_they_would_not_enforce() {
         ("action: AUDIT", "spec.action"),
         ("action: CUSTOM", "spec.action"),
         ("action: allow", "spec.action"),
+        (
+            "rules: [{from: [{source: {namespaces: [null]}}]}]",
+            "source.namespaces[0]: is null",
+        ),
+        ("selector: {matchLabels: {app: }}", "`app` is null"),
         ("targetRefs: [{kind: Service, name: x}]", "spec.targetRefs"),
         (
             "selector: {matchLabels: {app: \"*\"}}",
