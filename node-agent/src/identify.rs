@@ -8,6 +8,8 @@ mod ca;
 mod certificate;
 mod peer;
 mod store;
+#[cfg(test)]
+mod test_support;
 mod verify;
 
 pub use ca::{CaError, CertificateAuthority};

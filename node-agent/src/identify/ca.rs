@@ -13,7 +13,7 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use tramline_core::identity::{SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
@@ -85,11 +85,37 @@ impl CertificateAuthority {
             return Err(CaError::Lifetime);
         }
 
+        let (leaf, key) = self.sign(self.params(identity, not_before, not_after)?)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialized_der()));
+        let signing = aws_lc_rs::sign::any_ecdsa_type(&key)?;
+        let validity = (not_before.into(), not_after.into());
+        let trust = self.trust.clone();
+        Ok(WorkloadCertificate::new(
+            identity.clone(),
+            validity,
+            leaf,
+            signing,
+            trust,
+        )?)
+    }
+
+    /// The end of the root's validity, after which nothing is issued.
+    pub fn not_after(&self) -> SystemTime {
+        self.root.not_after()
+    }
+
+    /// What a workload's certificate says, after X.509-SVID.
+    fn params(
+        &self,
+        identity: &SpiffeId,
+        not_before: OffsetDateTime,
+        not_after: OffsetDateTime,
+    ) -> Result<CertificateParams, CaError> {
         let mut params = CertificateParams::default();
         params.not_before = not_before;
         params.not_after = not_after;
         params.serial_number = Some(self.serial_number()?);
-        // Empty: X.509-SVID has the name in the URI only.
+        // Empty: the name is in the URI only.
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
         params.is_ca = IsCa::ExplicitNoCa;
@@ -99,26 +125,18 @@ impl CertificateAuthority {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         params.use_authority_key_identifier_extension = true;
+        Ok(params)
+    }
 
+    /// A new key and its certificate.
+    fn sign(
+        &self,
+        params: CertificateParams,
+    ) -> Result<(CertificateDer<'static>, Zeroizing<KeyPair>), CaError> {
         let key = Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
         let issuer = Issuer::from_ca_cert_der(self.root.certificate(), self.root.key())?;
         let leaf = params.signed_by(&*key, &issuer)?.der().clone();
-        let signing = aws_lc_rs::sign::any_ecdsa_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(
-            key.serialized_der(),
-        )))?;
-        let validity = (not_before.into(), not_after.into());
-        Ok(WorkloadCertificate::new(
-            identity.clone(),
-            validity,
-            leaf,
-            signing,
-            self.trust.clone(),
-        )?)
-    }
-
-    /// The end of the root's validity, after which nothing is issued.
-    pub fn not_after(&self) -> SystemTime {
-        self.root.not_after()
+        Ok((leaf, key))
     }
 
     /// Unpredictable (CA/Browser Forum Baseline Requirements section 7.1 ask for 64 bits), positive and of at most
@@ -145,3 +163,36 @@ fn whole_seconds(at: SystemTime) -> Result<OffsetDateTime, CaError> {
     let seconds = i64::try_from(seconds).map_err(|_| CaError::Lifetime)?;
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| CaError::Lifetime)
 }
+
+#[cfg(test)]
+impl CertificateAuthority {
+    /// A certificate of this root with whatever `change` makes of it, for tests of those who have to refuse it.
+    pub(super) fn forge(
+        &self,
+        identity: &SpiffeId,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> WorkloadCertificate {
+        let now = SystemTime::now();
+        let (not_before, not_after) = (now - CLOCK_SKEW, now + Duration::from_secs(3600));
+        let mut params = self
+            .params(
+                identity,
+                whole_seconds(not_before).unwrap(),
+                whole_seconds(not_after).unwrap(),
+            )
+            .unwrap();
+        change(&mut params);
+        let (leaf, key) = self.sign(params).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialized_der()));
+        let signing = aws_lc_rs::sign::any_ecdsa_type(&key).unwrap();
+        let validity = (not_before, not_after);
+        WorkloadCertificate::new(identity.clone(), validity, leaf, signing, self.trust.clone()).unwrap()
+    }
+
+    pub(super) fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+}
+
+#[cfg(test)]
+mod tests;

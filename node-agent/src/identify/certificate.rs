@@ -115,3 +115,14 @@ fn client(
     config.resumption = Resumption::disabled();
     Ok(config)
 }
+
+#[cfg(test)]
+impl WorkloadCertificate {
+    /// Makes the client side accept servers of another authority, which in turn have to refuse this certificate.
+    pub(super) fn believe(&mut self, trust: Arc<Trust>) {
+        self.trust = trust;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ pub enum PeerIdentityError {
 
 /// The identity in a workload's certificate: its single URI subject alternative name.
 ///
-/// Says nothing about who signed the certificate; [`super::verify`] checks that first.
+/// Says nothing about who signed the certificate; the TLS configurations check that first.
 ///
 /// # Errors
 /// When the certificate does not follow X.509-SVID or its URI is not [`SpiffeId::parse`]'s form.
@@ -56,20 +56,20 @@ pub(super) fn single_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a
         .subject_alternative_name()
         .map_err(|_| PeerIdentityError::Malformed)?
         .ok_or(PeerIdentityError::None)?;
-    let mut found = None;
-    for name in &names.value.general_names {
-        match name {
-            GeneralName::URI(uri) => {
-                if found.replace(*uri).is_some() {
-                    return Err(PeerIdentityError::Several);
-                }
-            }
-            // A name the parser gave up on could be a second URI that another implementation reads.
-            GeneralName::Invalid(..) => return Err(PeerIdentityError::Malformed),
-            _ => {}
-        }
+    let names = &names.value.general_names;
+    // A name the parser gave up on could be a second URI that another implementation reads.
+    if names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
+        return Err(PeerIdentityError::Malformed);
     }
-    found.ok_or(PeerIdentityError::None)
+    let mut uris = names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => Ok(uri),
+        (None, _) => Err(PeerIdentityError::None),
+        (Some(_), Some(_)) => Err(PeerIdentityError::Several),
+    }
 }
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ impl CertStore {
     }
 
     /// Issues into the slot; the caller holds `issuing`. On this thread: a key, a signature and two configurations
-    /// take a tenth of a millisecond, less than another thread's turn.
+    /// take 0.2 ms (measured without optimisation), hardly more than a hop to another thread and back.
     fn renew(&self, identity: &SpiffeId, slot: &Slot) -> Result<Arc<WorkloadCertificate>, IdentityError> {
         let now = (self.clock)();
         let issued = self.authority.issue(identity, self.ttl, now);
@@ -240,3 +240,6 @@ fn random() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0_u8)
 }
+
+#[cfg(test)]
+mod tests;

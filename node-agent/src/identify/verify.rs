@@ -253,3 +253,6 @@ fn chain_error(error: webpki::Error) -> rustls::Error {
     }
     .into()
 }
+
+#[cfg(test)]
+mod tests;

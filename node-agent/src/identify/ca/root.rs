@@ -1,6 +1,5 @@
 //! The root certificate and its key: made once, checked at every start.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -172,7 +171,7 @@ fn uri(trust_domain: &TrustDomain) -> String {
 
 fn content(files: &Files, what: &'static str) -> CaError {
     CaError::Content {
-        path: PathBuf::from(files.root()),
+        path: files.root(),
         what,
     }
 }
