@@ -8,3 +8,4 @@ pub mod identify;
 mod kernel;
 pub mod observe;
 mod sys;
+pub mod tunnel;

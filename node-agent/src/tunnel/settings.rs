@@ -1,0 +1,64 @@
+//! Deadlines and bounds of tunnels.
+
+use std::time::Duration;
+
+/// Deadlines and bounds of tunnels; the default fits a cluster network.
+#[derive(Debug, Clone)]
+pub struct TunnelSettings {
+    /// Longest wait for the TCP connection to the other agent.
+    pub connect: Duration,
+    /// Longest TLS handshake, either side.
+    pub tls: Duration,
+    /// Longest wait for the HTTP/2 preface (server) and for the answer to the first PING (client).
+    pub http2: Duration,
+    /// Longest wait for the answer to CONNECT; the other agent connects to its application meanwhile.
+    pub response: Duration,
+    /// A connection without streams for this long is closed.
+    pub idle: Duration,
+    /// Time between an answered PING and the next one.
+    pub ping_interval: Duration,
+    /// A PING unanswered for this long means that the connection is lost.
+    pub ping_timeout: Duration,
+    /// Streams on one outbound connection before another one is opened (the peer may allow fewer).
+    pub max_streams_per_connection: usize,
+    /// SETTINGS_MAX_CONCURRENT_STREAMS of inbound connections.
+    pub max_inbound_streams: u32,
+    /// Bytes the peer may send on one stream before the application has taken them.
+    pub stream_window: u32,
+    /// The same over all streams of a connection. Well above `stream_window`, or a few applications that do not read
+    /// would stop every other stream of the connection.
+    pub connection_window: u32,
+    /// Bytes of one request's or response's headers (RFC 9113, section 6.5.2).
+    pub max_header_list: u32,
+}
+
+impl Default for TunnelSettings {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            tls: Duration::from_secs(5),
+            http2: Duration::from_secs(5),
+            response: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+            ping_interval: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(20),
+            max_streams_per_connection: 100,
+            max_inbound_streams: 200,
+            stream_window: 1 << 20,
+            connection_window: 64 << 20,
+            max_header_list: 16 << 10,
+        }
+    }
+}
+
+/// Largest DATA frame either side takes: one full read of the relay, so that bulk data crosses in one frame.
+pub(super) const MAX_FRAME: u32 = 256 << 10;
+
+/// Bytes a stream may have queued for the tunnel's socket before its application is no longer read.
+pub(super) const MAX_SEND_BUFFER: usize = 256 << 10;
+
+/// Streams the peer opened and reset before they were accepted; more of them end the connection (CVE-2023-44487).
+pub(super) const MAX_PENDING_RESETS: usize = 20;
+
+/// Streams reset for the peer's protocol errors before the connection ends (CVE-2025-8671).
+pub(super) const MAX_ERROR_RESETS: usize = 128;
