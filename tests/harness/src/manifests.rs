@@ -106,7 +106,7 @@ impl Manifests {
              labels:\n    app: {app}\n    version: {version}\n  \
              annotations:\n    tramline.dev/netns: {netns}\n{more}\
              spec:\n  nodeName: {node}\n  serviceAccountName: {service_account}\n  \
-             containers:\n  - name: {app}\n    image: example.com/{app}\n\
+             containers:\n  - name: {app}\n\
              status:\n  phase: Running\n  podIP: {v4}\n  podIPs:\n  - ip: {v4}\n  - ip: \"{v6}\"\n  \
              conditions:\n  - type: Ready\n    status: \"True\"\n",
         );
