@@ -1,11 +1,22 @@
 //! The Tramline node agent as a library; `main.rs` is the `tramline` binary.
+//!
+//! The path of a connection: `accept` → `outbound` or `inbound`, which call `identify`, the policy core, `dial`
+//! and `tunnel` in order, and tell `observe`.
 
+mod accept;
+pub mod agent;
 pub mod broker;
 pub mod cli;
+mod context;
+mod dial;
 pub mod discover;
 pub mod doctor;
 pub mod identify;
+mod inbound;
 mod kernel;
 pub mod observe;
+mod outbound;
+mod pods;
+mod random;
 mod sys;
 pub mod tunnel;

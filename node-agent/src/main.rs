@@ -2,11 +2,8 @@
 
 use std::process::ExitCode;
 
-use tramline_node_agent::cli;
+use tramline_node_agent::{agent, cli};
 
 fn main() -> ExitCode {
-    cli::main(
-        |_| Err(anyhow::anyhow!("this build has no agent yet")),
-        |_| Vec::new(),
-    )
+    cli::main(agent::run, agent::kernel_checks)
 }

@@ -75,12 +75,12 @@ families! {
         "Entries in an eBPF map";
     EBPF_MAP_CAPACITY = Gauge "tramline_ebpf_map_capacity" &["map"],
         "Entries an eBPF map can hold";
-    TUNNEL_HANDSHAKES = Counter "tramline_tunnel_handshakes" &["role", "result"],
-        "Tunnel handshakes (TCP, TLS and HTTP/2 together) as client or server, by result";
+    TUNNEL_HANDSHAKES = Counter "tramline_tunnel_handshakes" &["result"],
+        "Tunnel handshakes (TLS and HTTP/2), as client and as server, by result";
     TUNNEL_CONNECTIONS = Gauge "tramline_tunnel_connections" &["role"],
         "Tunnel connections open at this moment";
-    TUNNEL_STREAMS = Gauge "tramline_tunnel_streams" &["role"],
-        "Application connections inside tunnels at this moment";
+    TUNNEL_STREAMS = Gauge "tramline_tunnel_streams" &[],
+        "Application connections inside tunnels at this moment, both roles";
     CERTIFICATE_EXPIRY = Gauge "tramline_certificate_expiry_timestamp_seconds" &["identity"],
         "When a workload certificate expires, in seconds since 1970";
     CONFIG_GENERATION = Gauge "tramline_config_generation" &[],

@@ -1,0 +1,185 @@
+//! The agent put together: what is started in which order, on which threads, and how it ends.
+//!
+//! Connections run on the data plane's runtime; configuration, admin socket, health and metrics on a small one of
+//! their own, so that neither starves the other.
+
+mod admin;
+mod configuration;
+mod kernel_events;
+mod numbers;
+
+use crate::{
+    broker::{self, Broker, BrokerSettings},
+    cli::{DoctorArgs, RunConfig},
+    context::{Context, Waits},
+    discover::FilesSource,
+    doctor::Check,
+    identify::{CertStore, CertificateAuthority},
+    observe::{
+        Connections, Observer,
+        access_log::AccessLog,
+        admin::AdminServer,
+        checks::Checks,
+        logging,
+        metrics::{Metrics, MetricsSettings},
+        server::{Health, Server},
+    },
+    pods::LocalPods,
+    tunnel::{Pool, TunnelSettings, TunnelStats},
+};
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+use tramline_core::{
+    identity::TrustDomain,
+    mesh::{Mesh, MeshSettings},
+};
+
+/// Connections (and tunnels' TCP connections) that the agent carries at once.
+const MAX_CONNECTIONS: usize = 65_536;
+/// Rows of the table of live connections.
+const MAX_LISTED: usize = 65_536;
+/// How long the last access-log lines may take to be written.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps it from starting; once it runs, failures are logged, counted and shown by `tramline status`.
+pub fn run(config: RunConfig) -> anyhow::Result<()> {
+    let log = logging::init(&config.log_level, config.log_format)?;
+    let mut data = Builder::new_multi_thread();
+    data.thread_name("tramline-data").enable_all();
+    if let Some(workers) = config.workers {
+        data.worker_threads(workers.get());
+    }
+    let data = data.build().context("starting the data plane's threads")?;
+    let control = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the control runtime")?;
+    let done = control.block_on(serve(&config, &data, log));
+    // Connections that are still open end here; capture stays pinned, so nothing leaves a pod unprotected.
+    data.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> anyhow::Result<()> {
+    let trust_domain = TrustDomain::new(&config.trust_domain).context("--trust-domain")?;
+    let settings = MeshSettings::new(trust_domain.clone(), &config.node);
+    let stop = CancellationToken::new();
+
+    let access_log = AccessLog::start(&config.access_log, config.access_log_format)?;
+    let observer = Observer::new(
+        Metrics::new(MetricsSettings::default()),
+        Connections::new(MAX_LISTED),
+        access_log,
+    );
+    let checks = Checks::default();
+    let captured = checks.register("capture");
+    let configured = checks.register("configuration");
+    let enrolled = checks.register("pods");
+    captured.failed("the eBPF programs are not attached yet");
+    configured.failed("no configuration has been read yet");
+    enrolled.failed("no pod has been enrolled yet");
+
+    let authority = CertificateAuthority::open_or_create(&config.state_dir, &trust_domain)?;
+    let certificates = CertStore::new(authority, config.certificate_ttl);
+    let broker = Arc::new(Broker::start(&broker_settings(config)?)?);
+    captured.ok();
+
+    let tunnel_stats = Arc::new(TunnelStats::default());
+    let tunnel = TunnelSettings::default();
+    let context = Arc::new(Context {
+        node: config.node.as_str().into(),
+        broker,
+        mesh: ArcSwap::from_pointee(Mesh::empty(&settings)),
+        certificates,
+        pool: Pool::new(tunnel.clone(), tunnel_stats.clone()),
+        tunnel,
+        tunnel_stats,
+        observer: observer.clone(),
+        pods: LocalPods::default(),
+        slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        shed: Default::default(),
+        waits: Waits::default(),
+    });
+    let report = Arc::new(configuration::Report::default());
+    numbers::register(&context, &report, &checks);
+
+    let health = Health {
+        observer: observer.clone(),
+        live: Checks::default(),
+        ready: checks,
+    };
+    let state = admin::State::new(config, context.clone(), report.clone());
+    let admin = AdminServer::bind(&config.admin_socket, state, health.clone(), log)?;
+    tokio::spawn(admin.run(stop.clone()));
+    if let Some(address) = config.metrics_address.0 {
+        tokio::spawn(Server::bind(address, health).await?.run(stop.clone()));
+    }
+    tokio::spawn(context.certificates.clone().run(stop.clone()));
+    data.spawn(kernel_events::log(context.clone()));
+
+    let updates = FilesSource::new(&config.config_dir, settings).watch(stop.clone());
+    let follow = configuration::follow(
+        context.clone(),
+        updates,
+        report,
+        configured,
+        enrolled,
+        data.handle().clone(),
+    );
+    tracing::info!(node = %config.node, instance = %config.instance, "started");
+    tokio::select! {
+        () = follow => anyhow::bail!("the configuration source ended"),
+        result = asked_to_stop() => result?,
+    }
+    tracing::info!("stopping; pods stay captured and their new connections fail until an agent is back");
+    stop.cancel();
+    tokio::task::spawn_blocking(move || observer.access_log().flush(FLUSH))
+        .await
+        .context("flushing the access log")?;
+    Ok(())
+}
+
+fn broker_settings(config: &RunConfig) -> anyhow::Result<BrokerSettings> {
+    let cgroup = match &config.cgroup_root {
+        Some(given) => given.clone(),
+        None => broker::cgroup_root().context("finding the cgroup2 root; name it with --cgroup-root")?,
+    };
+    Ok(BrokerSettings {
+        bpffs: config.bpffs.clone(),
+        instance: config.instance.clone(),
+        cgroup,
+        proc: config.proc.clone(),
+    })
+}
+
+async fn asked_to_stop() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// What `tramline doctor` tries of eBPF.
+pub fn kernel_checks(args: &DoctorArgs) -> Vec<Check> {
+    match args.cgroup_root.clone().map_or_else(broker::cgroup_root, Ok) {
+        Ok(cgroup) => broker::checks(&cgroup),
+        Err(error) => vec![Check::failed(
+            "eBPF at the cgroup root",
+            error.to_string(),
+            "mount -t cgroup2 none /sys/fs/cgroup/unified, or name the mount with --cgroup-root",
+        )],
+    }
+}

@@ -1,0 +1,122 @@
+//! Follows the configuration source: a good snapshot replaces the one in force, a bad one is reported and changes
+//! nothing.
+
+use crate::{
+    context::Context,
+    discover::{ConfigErrors, files::Update},
+    observe::checks::Check,
+    pods,
+};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::mpsc};
+use tramline_core::mesh::Mesh;
+
+/// How often pods that could not be enrolled are tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What is wrong with the latest configuration, for `tramline status` and the metrics.
+#[derive(Default)]
+pub(super) struct Report {
+    errors: Mutex<Vec<String>>,
+}
+
+impl Report {
+    /// One line per error; empty when the latest configuration is in force.
+    pub(super) fn errors(&self) -> Vec<String> {
+        self.lock().clone()
+    }
+
+    fn set(&self, errors: Vec<String>) {
+        *self.lock() = errors;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Applies updates until the source ends.
+pub(super) async fn follow(
+    context: Arc<Context>,
+    mut updates: mpsc::Receiver<Update>,
+    report: Arc<Report>,
+    configured: Check,
+    enrolled: Check,
+    data: Handle,
+) {
+    let mut first = true;
+    let mut retry = tokio::time::interval(RETRY);
+    loop {
+        tokio::select! {
+            update = updates.recv() => match update {
+                None => return,
+                Some(Err(errors)) => refuse(&errors, &report, &configured, first),
+                Some(Ok(mesh)) => {
+                    report.set(Vec::new());
+                    configured.ok();
+                    apply(&context, mesh, &data).await;
+                    if std::mem::take(&mut first) {
+                        pods::release_left_over(&context);
+                    }
+                    tell(&context, &enrolled);
+                }
+            },
+            _ = retry.tick(), if context.pods.failed() > 0 => {
+                let mesh = context.mesh.load_full();
+                reconcile(&context, mesh, &data).await;
+                tell(&context, &enrolled);
+            }
+        }
+    }
+}
+
+async fn apply(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) {
+    let generation = mesh.generation();
+    // Decisions first, then the kernel's rows: whatever the kernel still passes by old rows was allowed until now,
+    // and what it hands to the agent is decided by the new snapshot.
+    context.mesh.store(mesh.clone());
+    reconcile(context, mesh, data).await;
+    tracing::info!(
+        generation,
+        pods = context.pods.all().len(),
+        "configuration in force"
+    );
+}
+
+async fn reconcile(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) {
+    let context = context.clone();
+    // On the data plane's runtime: the accept loops of a pod run where it was enrolled.
+    let done = data
+        .spawn(async move { pods::reconcile(&context, &mesh).await })
+        .await;
+    if let Err(error) = done {
+        tracing::error!(%error, "enrolling pods failed");
+    }
+}
+
+fn refuse(errors: &ConfigErrors, report: &Report, configured: &Check, first: bool) {
+    let lines: Vec<String> = errors.errors().iter().map(ToString::to_string).collect();
+    for line in &lines {
+        tracing::error!("configuration refused: {line}");
+    }
+    if first {
+        configured.failed(format!(
+            "{} errors, and no good configuration before: {}",
+            lines.len(),
+            lines.join("; ")
+        ));
+    }
+    report.set(lines);
+}
+
+fn tell(context: &Context, enrolled: &Check) {
+    match context.pods.failed() {
+        0 => enrolled.ok(),
+        failed => enrolled.failed(format!(
+            "{failed} pods of this node cannot be enrolled; see `tramline workloads`"
+        )),
+    }
+}

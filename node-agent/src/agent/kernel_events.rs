@@ -1,0 +1,107 @@
+//! Refusals in the kernel as lines of the access log: no socket of the agent ever saw these connections.
+
+use crate::{
+    context::Context,
+    inbound,
+    observe::{ConnectionInfo, Outcome, Path, Reporter, SecurityPolicy},
+};
+use std::{net::SocketAddr, sync::Arc};
+use tramline_common::event::{Event, kind};
+use tramline_core::{authz, reason::Reason};
+
+/// Reads events for the life of the agent.
+pub(super) async fn log(context: Arc<Context>) {
+    let mut events = match context.broker.events() {
+        Some(Ok(events)) => events,
+        Some(Err(error)) => return tracing::error!(%error, "cannot wait for the programs' events"),
+        None => return,
+    };
+    let mut batch = Vec::new();
+    loop {
+        batch.clear();
+        if let Err(error) = events.read(&mut batch).await {
+            return tracing::error!(%error, "cannot read the programs' events");
+        }
+        for event in &batch {
+            record(&context, event);
+        }
+    }
+}
+
+fn record(context: &Context, event: &Event) {
+    let mesh = context.mesh.load();
+    let remote = SocketAddr::new(event.remote.into(), event.remote_port);
+    let local = SocketAddr::new(event.local.into(), event.local_port);
+    let pod = context
+        .pods
+        .by_id(event.pod)
+        .and_then(|pod| mesh.workload(&pod.uid).cloned());
+    let by_pod = pod
+        .as_ref()
+        .is_some_and(|pod| pod.addresses.contains(&remote.ip()));
+    let outbound = by_pod || event.kind == kind::CAPTURE_FAILED;
+    let outcome = match (event.kind, &pod) {
+        (kind::PLAINTEXT_DROPPED, Some(pod)) => plaintext_refused(&mesh, remote, local, pod),
+        (kind::PLAINTEXT_DROPPED, None) => Outcome::new(Reason::UnknownWorkload),
+        (kind::NO_LISTENER, _) => Outcome::new(Reason::Internal).with_detail("no agent was listening"),
+        (kind::CAPTURE_FAILED, _) => {
+            Outcome::new(Reason::Internal).with_detail("the connect could not be captured and was refused")
+        }
+        (kind::REGISTRY_FULL, _) => {
+            Outcome::new(Reason::LimitReached).with_detail("the registry of deliveries is full")
+        }
+        (kind::FORGED, _) => Outcome::new(Reason::PolicyDenied).with_detail("source address forged"),
+        (other, _) => Outcome::new(Reason::Internal).with_detail(format!("event {other} of the programs")),
+    };
+    let (source, destination) = if outbound { (pod, None) } else { (None, pod) };
+    context
+        .observer
+        .open(ConnectionInfo {
+            reporter: if outbound {
+                Reporter::Source
+            } else {
+                Reporter::Destination
+            },
+            path: if outbound {
+                Path::Passthrough
+            } else {
+                Path::Plaintext
+            },
+            security_policy: SecurityPolicy::Unknown,
+            source_identity: source.as_ref().map(|source| source.identity.clone()),
+            source,
+            source_address: remote,
+            destination_identity: destination
+                .as_ref()
+                .map(|destination| destination.identity.clone()),
+            destination,
+            destination_address: local,
+            hbone_address: None,
+            original_destination: local,
+            service: None,
+        })
+        .finish(outcome);
+}
+
+/// The same question that filled the kernel's row, asked again for its answer in words.
+fn plaintext_refused(
+    mesh: &tramline_core::mesh::Mesh,
+    remote: SocketAddr,
+    local: SocketAddr,
+    destination: &tramline_core::workload::Workload,
+) -> Outcome {
+    let decision = authz::decide(
+        mesh,
+        &authz::Connection {
+            source: None,
+            source_address: remote.ip(),
+            destination,
+            destination_address: local,
+        },
+    );
+    if decision.is_allow() {
+        return Outcome::new(Reason::MtlsRequired)
+            .with_detail("refused by the configuration before the present one");
+    }
+    inbound::denial(&decision)
+}

@@ -1,0 +1,81 @@
+//! What the story of a connection needs of the agent, and no more.
+
+use crate::{
+    broker::Broker,
+    identify::CertStore,
+    observe::Observer,
+    pods::{LocalPod, LocalPods},
+    tunnel::{Pool, TunnelSettings, TunnelStats},
+};
+use arc_swap::ArcSwap;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+use tramline_core::mesh::Mesh;
+
+/// Shared by all connections.
+pub(crate) struct Context {
+    /// Name of this node.
+    pub(crate) node: Arc<str>,
+    /// Everything privileged.
+    pub(crate) broker: Arc<Broker>,
+    /// The configuration in force; replaced whole.
+    pub(crate) mesh: ArcSwap<Mesh>,
+    /// Certificates of this node's workloads.
+    pub(crate) certificates: Arc<CertStore>,
+    /// Tunnels to other nodes.
+    pub(crate) pool: Arc<Pool>,
+    /// Bounds of tunnels.
+    pub(crate) tunnel: TunnelSettings,
+    /// Counts of tunnels.
+    pub(crate) tunnel_stats: Arc<TunnelStats>,
+    /// Metrics, access log, table of connections.
+    pub(crate) observer: Arc<Observer>,
+    /// Enrolled pods of this node.
+    pub(crate) pods: LocalPods,
+    /// Connections that the agent carries at once, at most.
+    pub(crate) slots: Arc<Semaphore>,
+    /// Connections turned away because there was no slot.
+    pub(crate) shed: AtomicU64,
+    /// Waits.
+    pub(crate) waits: Waits,
+}
+
+/// How long a connection waits for others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waits {
+    /// For an application of this node to accept.
+    pub(crate) application: Duration,
+    /// For a destination outside the mesh; Linux itself gives up after 127 s, which no client of ours waits for.
+    pub(crate) egress: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            application: Duration::from_secs(5),
+            egress: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Context {
+    /// Counts a connection turned away at the door.
+    pub(crate) fn shed(&self) {
+        self.shed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The enrolled pod of this node behind a workload of the snapshot, if it is one.
+    pub(crate) fn local(&self, workload: &tramline_core::workload::Workload) -> Option<Arc<LocalPod>> {
+        if workload.node == self.node {
+            self.pods.get(&workload.uid)
+        } else {
+            None
+        }
+    }
+}

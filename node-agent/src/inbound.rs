@@ -1,0 +1,322 @@
+//! The life of a connection towards a pod of this node: from a tunnel, from another pod of this node, or in
+//! plaintext from outside the mesh.
+//!
+//! Who is it, may it, to which application; the first byte reaches the application after all three are answered.
+
+use crate::{
+    accept::{self, ClientAddr, OriginalDst},
+    context::Context,
+    dial::{self, Client},
+    observe::{ConnectionInfo, OpenConnection, Outcome, Path, Reporter, SecurityPolicy},
+    outbound::outcome,
+    pods::LocalPod,
+    tunnel::{self, HboneConnection, InboundRequest, Side},
+};
+use http::StatusCode;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+use tokio::net::TcpStream;
+use tramline_core::{
+    admit, authz, counters::ByteCounters, identity::SpiffeId, mesh::Mesh, reason::Reason, service::Service,
+    workload::Workload,
+};
+
+/// A connection whose source is proven.
+pub(crate) struct Arrival<'a> {
+    pub(crate) mesh: &'a Mesh,
+    pub(crate) path: Path,
+    pub(crate) source: Option<Arc<Workload>>,
+    pub(crate) identity: SpiffeId,
+    pub(crate) client: SocketAddr,
+    pub(crate) original: SocketAddr,
+    pub(crate) service: Option<Arc<Service>>,
+    /// The source's counters, where one relay serves both records.
+    pub(crate) counters: Arc<ByteCounters>,
+}
+
+/// From another pod of this node, whose identity the agent knows by its namespace. Opens the destination's record.
+pub(crate) async fn from_this_node(
+    context: &Context,
+    pod: &LocalPod,
+    destination: &Arc<Workload>,
+    arrival: Arrival<'_>,
+    address: SocketAddr,
+) -> Result<(TcpStream, OpenConnection), Outcome> {
+    let record = context
+        .observer
+        .open_with(arriving(&arrival, destination, address), arrival.counters.clone());
+    let opened = match authorize(
+        arrival.mesh,
+        Some(&arrival.identity),
+        arrival.client.ip(),
+        destination,
+        address,
+    ) {
+        Ok(()) => to_application(context, pod, &Client::Exactly(arrival.client), address).await,
+        Err(refusal) => Err(refusal),
+    };
+    match opened {
+        Ok(application) => {
+            record.established();
+            Ok((application, record))
+        }
+        Err(refusal) => {
+            record.finish(refusal.clone());
+            Err(refusal)
+        }
+    }
+}
+
+/// From another node: one TCP connection to port 15008, many streams.
+pub(crate) async fn tunnel(context: Arc<Context>, pod: Arc<LocalPod>, socket: TcpStream) {
+    let Ok((OriginalDst(local), ClientAddr(peer))) = accept::addresses(&socket) else {
+        return;
+    };
+    let workload = context.mesh.load().workload(&pod.uid).cloned();
+    let mut connection = match handshake(&context, workload.as_deref(), socket).await {
+        Ok(connection) => connection,
+        Err(refusal) => {
+            // Nobody is authenticated yet: one line says who tried.
+            let record = context.observer.open(ConnectionInfo {
+                reporter: Reporter::Destination,
+                path: Path::Hbone,
+                security_policy: SecurityPolicy::Unknown,
+                source: None,
+                source_address: peer,
+                source_identity: None,
+                destination_identity: workload.as_ref().map(|workload| workload.identity.clone()),
+                destination: workload,
+                destination_address: local,
+                hbone_address: None,
+                original_destination: local,
+                service: None,
+            });
+            return record.finish(refusal);
+        }
+    };
+    let identity = connection.peer().clone();
+    loop {
+        let request = tokio::select! {
+            request = connection.accept() => request,
+            () = pod.gone.cancelled() => None,
+        };
+        let Some(request) = request else { return };
+        let (context, owner, identity) = (context.clone(), pod.clone(), identity.clone());
+        pod.spawn(async move { stream(&context, &owner, identity, peer, request).await });
+    }
+}
+
+async fn handshake(
+    context: &Context,
+    workload: Option<&Workload>,
+    socket: TcpStream,
+) -> Result<HboneConnection, Outcome> {
+    let workload = workload.ok_or(Reason::UnknownWorkload)?;
+    let certificate = context
+        .certificates
+        .get(&workload.identity)
+        .await
+        .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))?;
+    tunnel::serve(
+        socket,
+        certificate.server_config(),
+        &context.tunnel,
+        context.tunnel_stats.clone(),
+    )
+    .await
+    .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))
+}
+
+/// One stream of a tunnel: one connection of an application on another node.
+async fn stream(
+    context: &Context,
+    pod: &LocalPod,
+    identity: SpiffeId,
+    peer: SocketAddr,
+    request: InboundRequest,
+) {
+    let mesh = context.mesh.load_full();
+    let Some(destination) = mesh.workload(&pod.uid).cloned() else {
+        return request.refuse(StatusCode::SERVICE_UNAVAILABLE, Reason::UnknownWorkload);
+    };
+    let client = client_of(&mesh, &identity, peer, request.forwarded_for());
+    let target = admit::inbound_target(&destination, request.authority());
+    let arrival = Arrival {
+        mesh: &mesh,
+        path: Path::Hbone,
+        source: mesh
+            .workload_by_address(client.ip())
+            .filter(|source| source.identity == identity)
+            .cloned(),
+        identity,
+        client,
+        original: *target.as_ref().unwrap_or(&peer),
+        service: None,
+        counters: Arc::default(),
+    };
+    let address = *target.as_ref().unwrap_or(&peer);
+    let record = context.observer.open_with(
+        arriving(&arrival, &destination, address),
+        arrival.counters.clone(),
+    );
+    let opened = match &target {
+        Err(error) => Err((
+            StatusCode::BAD_REQUEST,
+            Outcome::new(error.reason()).with_detail(error.to_string()),
+        )),
+        Ok(target) => match authorize(&mesh, Some(&arrival.identity), client.ip(), &destination, *target) {
+            Err(refusal) => Err((StatusCode::UNAUTHORIZED, refusal)),
+            Ok(()) => to_application(context, pod, &Client::Exactly(client), *target)
+                .await
+                .map_err(|refusal| (StatusCode::SERVICE_UNAVAILABLE, refusal)),
+        },
+    };
+    match opened {
+        Err((status, refusal)) => {
+            request.refuse(status, refusal.reason);
+            record.finish(refusal);
+        }
+        Ok(application) => match request.accept() {
+            Err(error) => {
+                accept::abort(application);
+                record.finish(Outcome::new(error.reason()).with_detail(error.to_string()));
+            }
+            Ok(stream) => {
+                record.established();
+                let relay = tunnel::relay(application, stream, Side::Destination, record.counters());
+                let end = relay.await;
+                record.finish(outcome(end));
+            }
+        },
+    }
+}
+
+/// In plaintext, on a port whose policies look at the source's address.
+pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket: TcpStream) {
+    let Ok((OriginalDst(address), ClientAddr(client))) = accept::addresses(&socket) else {
+        return;
+    };
+    let mesh = context.mesh.load_full();
+    let destination = mesh.workload(&pod.uid).cloned();
+    let record = context.observer.open(ConnectionInfo {
+        reporter: Reporter::Destination,
+        path: Path::Plaintext,
+        security_policy: SecurityPolicy::Unknown,
+        source: mesh.workload_by_address(client.ip()).cloned(),
+        source_address: client,
+        source_identity: None,
+        destination_identity: destination
+            .as_ref()
+            .map(|destination| destination.identity.clone()),
+        destination: destination.clone(),
+        destination_address: address,
+        hbone_address: None,
+        original_destination: address,
+        service: None,
+    });
+    let _port = pod.plaintext_ports.hold(client, address.port());
+    let taken = |port| {
+        pod.plaintext_ports
+            .is_held(SocketAddr::new(client.ip(), port), address.port())
+    };
+    let opened = match destination {
+        None => Err(Reason::UnknownWorkload.into()),
+        Some(destination) => match authorize(&mesh, None, client.ip(), &destination, address) {
+            Err(refusal) => Err(refusal),
+            Ok(()) => to_application(&context, &pod, &Client::Address(client.ip(), &taken), address).await,
+        },
+    };
+    match opened {
+        Ok(application) => {
+            record.established();
+            let end = tunnel::relay_tcp(socket, application, record.counters()).await;
+            record.finish(outcome(end));
+        }
+        Err(refusal) => {
+            accept::abort(socket);
+            record.finish(refusal);
+        }
+    }
+}
+
+fn authorize(
+    mesh: &Mesh,
+    source: Option<&SpiffeId>,
+    source_address: IpAddr,
+    destination: &Workload,
+    destination_address: SocketAddr,
+) -> Result<(), Outcome> {
+    let decision = authz::decide(
+        mesh,
+        &authz::Connection {
+            source,
+            source_address,
+            destination,
+            destination_address,
+        },
+    );
+    if decision.is_allow() {
+        Ok(())
+    } else {
+        Err(denial(&decision))
+    }
+}
+
+/// The outcome that a denial is logged with.
+pub(crate) fn denial(decision: &authz::Decision) -> Outcome {
+    let outcome = Outcome::new(decision.reason()).with_detail(decision.to_string());
+    match decision.policy() {
+        Some(policy) => outcome.with_policy(policy.to_string()),
+        None => outcome,
+    }
+}
+
+async fn to_application(
+    context: &Context,
+    pod: &LocalPod,
+    client: &Client<'_>,
+    address: SocketAddr,
+) -> Result<TcpStream, Outcome> {
+    dial::application(
+        &context.broker,
+        pod.id,
+        client,
+        address,
+        context.waits.application,
+    )
+    .await
+    .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))
+}
+
+/// The client's address as the application shall see it: the one claimed, if it belongs to the proven identity,
+/// else the one the tunnel comes from.
+fn client_of(mesh: &Mesh, identity: &SpiffeId, peer: SocketAddr, claimed: Option<SocketAddr>) -> SocketAddr {
+    let belongs = |claimed: &SocketAddr| {
+        mesh.workload_by_address(claimed.ip())
+            .is_some_and(|workload| workload.identity == *identity)
+    };
+    match claimed {
+        Some(claimed) if belongs(&claimed) => claimed,
+        // Its port is the tunnel's, not the client's.
+        _ => SocketAddr::new(peer.ip(), 0),
+    }
+}
+
+fn arriving(arrival: &Arrival<'_>, destination: &Arc<Workload>, address: SocketAddr) -> ConnectionInfo {
+    ConnectionInfo {
+        reporter: Reporter::Destination,
+        path: arrival.path,
+        security_policy: SecurityPolicy::MutualTls,
+        source: arrival.source.clone(),
+        source_address: arrival.client,
+        source_identity: Some(arrival.identity.clone()),
+        destination: Some(destination.clone()),
+        destination_address: address,
+        hbone_address: (arrival.path == Path::Hbone).then_some(address),
+        original_destination: arrival.original,
+        destination_identity: Some(destination.identity.clone()),
+        service: arrival.service.clone(),
+    }
+}

@@ -1,0 +1,259 @@
+//! The enrolled pods of this node: from manifest to captured, and back.
+
+mod accepting;
+mod plaintext_ports;
+mod rows;
+
+pub(crate) use plaintext_ports::PlaintextPorts;
+
+use crate::{
+    broker::{BrokerError, Enrolled},
+    context::Context,
+};
+use arc_swap::ArcSwap;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tramline_common::PodId;
+use tramline_core::{
+    mesh::Mesh,
+    workload::{Workload, WorkloadUid},
+};
+
+/// One enrolled pod.
+pub(crate) struct LocalPod {
+    pub(crate) uid: WorkloadUid,
+    pub(crate) id: PodId,
+    /// Cancelled when the pod leaves: its connections end with it.
+    pub(crate) gone: CancellationToken,
+    /// Client ports of plaintext connections that end at the agent.
+    pub(crate) plaintext_ports: PlaintextPorts,
+    /// Sockets that were open when the pod was enrolled: never captured.
+    pub(crate) already_open: usize,
+    netns: PathBuf,
+    tasks: TaskTracker,
+    rows: Mutex<crate::broker::PodRows>,
+}
+
+impl LocalPod {
+    /// Runs a task that ends with the pod.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let gone = self.gone.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = gone.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// The pods, by UID; read at each connection between two pods of this node.
+#[derive(Default)]
+pub(crate) struct LocalPods {
+    pods: ArcSwap<HashMap<WorkloadUid, Arc<LocalPod>>>,
+    /// Why a pod of this node is not enrolled though it should be.
+    failures: Mutex<BTreeMap<WorkloadUid, String>>,
+}
+
+impl LocalPods {
+    /// The pod, if it is enrolled.
+    pub(crate) fn get(&self, uid: &WorkloadUid) -> Option<Arc<LocalPod>> {
+        self.pods.load().get(uid).cloned()
+    }
+
+    /// The pod with this namespace.
+    pub(crate) fn by_id(&self, id: PodId) -> Option<Arc<LocalPod>> {
+        self.pods.load().values().find(|pod| pod.id == id).cloned()
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<LocalPod>> {
+        self.pods.load().values().cloned().collect()
+    }
+
+    /// Why the pod is not enrolled.
+    pub(crate) fn failure(&self, uid: &WorkloadUid) -> Option<String> {
+        self.failures().get(uid).cloned()
+    }
+
+    /// How many pods could not be enrolled.
+    pub(crate) fn failed(&self) -> usize {
+        self.failures().len()
+    }
+
+    fn failures(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkloadUid, String>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, pod: Arc<LocalPod>) {
+        self.pods.rcu(|pods| {
+            let mut pods = HashMap::clone(pods);
+            pods.insert(pod.uid.clone(), pod.clone());
+            pods
+        });
+    }
+
+    fn remove(&self, uid: &WorkloadUid) {
+        self.pods.rcu(|pods| {
+            let mut pods = HashMap::clone(pods);
+            pods.remove(uid);
+            pods
+        });
+    }
+}
+
+/// Makes the enrolled pods those that the snapshot names; called by one task, one snapshot after the other.
+///
+/// Connections decide by the snapshot from the moment it is stored in the context; the kernel's rows follow here.
+pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
+    let wanted: HashMap<&WorkloadUid, &Arc<Workload>> = mesh
+        .local_workloads()
+        .filter(|workload| workload.enrolled && workload.netns.is_some())
+        .map(|workload| (&workload.uid, workload))
+        .collect();
+    for pod in context.pods.all() {
+        let stays = wanted
+            .get(&pod.uid)
+            .and_then(|workload| workload.netns.as_deref())
+            .is_some_and(|netns| pod.netns == std::path::Path::new(netns));
+        if !stays {
+            release(context, &pod);
+        }
+    }
+    context.pods.failures().retain(|uid, _| wanted.contains_key(uid));
+    for workload in wanted.values() {
+        match context.pods.get(&workload.uid) {
+            Some(pod) => update(context, mesh, workload, &pod),
+            None => enroll(context, mesh, workload).await,
+        }
+    }
+}
+
+/// Lets go of namespaces that an earlier agent captured and the configuration no longer names.
+pub(crate) fn release_left_over(context: &Context) {
+    match context.broker.left_over() {
+        Ok(pods) => {
+            for pod in pods {
+                match context.broker.withdraw(pod) {
+                    Ok(()) => tracing::info!(pod = format!("{pod:#x}"), "released a pod of an earlier agent"),
+                    Err(error) => tracing::warn!(%error, "cannot release a pod of an earlier agent"),
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot list the pods of an earlier agent"),
+    }
+}
+
+async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
+    let Some(netns) = workload.netns.as_deref().map(PathBuf::from) else {
+        return;
+    };
+    let rows = rows::of(mesh, workload);
+    match context.broker.enroll(&netns, &rows).await {
+        Ok(enrolled) => {
+            warn_of_unknown_addresses(workload, &enrolled.addresses);
+            context.pods.failures().remove(&workload.uid);
+            context
+                .pods
+                .insert(start(context, workload, netns, rows, enrolled));
+        }
+        Err(error) => {
+            let why = error.to_string();
+            let first = context
+                .pods
+                .failures()
+                .insert(workload.uid.clone(), why.clone())
+                .is_none_or(|old| old != why);
+            if first {
+                tracing::warn!(pod = %workload.name, namespace = %workload.namespace, %error, "cannot enrol a pod");
+            }
+        }
+    }
+}
+
+fn start(
+    context: &Arc<Context>,
+    workload: &Arc<Workload>,
+    netns: PathBuf,
+    rows: crate::broker::PodRows,
+    enrolled: Enrolled,
+) -> Arc<LocalPod> {
+    let pod = Arc::new(LocalPod {
+        uid: workload.uid.clone(),
+        id: enrolled.id,
+        gone: CancellationToken::new(),
+        plaintext_ports: PlaintextPorts::default(),
+        already_open: enrolled.already_open,
+        netns,
+        tasks: TaskTracker::new(),
+        rows: Mutex::new(rows),
+    });
+    accepting::start(context, &pod, enrolled.listeners);
+    let (broker, watched, mut changes) = (context.broker.clone(), pod.clone(), enrolled.address_changes);
+    pod.spawn(async move {
+        while let Some(addresses) = changes.recv().await {
+            if let Err(error) = broker.readdress(watched.id, &addresses).await {
+                tracing::warn!(pod = %watched.uid, %error, "cannot follow a pod's change of address");
+            }
+        }
+    });
+    tracing::info!(
+        pod = %workload.name,
+        namespace = %workload.namespace,
+        identity = %workload.identity,
+        already_open = enrolled.already_open,
+        "enrolled"
+    );
+    pod
+}
+
+fn update(context: &Context, mesh: &Mesh, workload: &Workload, pod: &LocalPod) {
+    let rows = rows::of(mesh, workload);
+    let mut current = pod.rows.lock().unwrap_or_else(PoisonError::into_inner);
+    if *current == rows {
+        return;
+    }
+    match context.broker.update(pod.id, &rows) {
+        Ok(()) => *current = rows,
+        Err(error) => {
+            // The kernel must not go on with rows that may be wider than the policy: let nothing in meanwhile.
+            tracing::error!(pod = %pod.uid, %error, "cannot update a pod's rows; its plaintext is refused");
+            let closed = crate::broker::PodRows {
+                plaintext: BTreeMap::new(),
+                ..rows::closed()
+            };
+            if let Err(error) = context.broker.update(pod.id, &closed) {
+                tracing::error!(pod = %pod.uid, %error, "cannot close a pod's plaintext");
+            }
+            *current = closed;
+        }
+    }
+}
+
+fn release(context: &Context, pod: &LocalPod) {
+    context.pods.remove(&pod.uid);
+    pod.gone.cancel();
+    pod.tasks.close();
+    context.pool.evict_source(&pod.uid);
+    match context.broker.withdraw(pod.id) {
+        Ok(()) => tracing::info!(pod = %pod.uid, "released"),
+        Err(BrokerError::NotEnrolled(_)) => {}
+        Err(error) => tracing::warn!(pod = %pod.uid, %error, "cannot release a pod"),
+    }
+}
+
+/// Policies see addresses of the manifest, the kernel those of the namespace: a difference surprises.
+fn warn_of_unknown_addresses(workload: &Workload, found: &[IpAddr]) {
+    let known: HashSet<_> = workload.addresses.iter().collect();
+    for address in found {
+        let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !link_local && !known.contains(address) {
+            tracing::info!(pod = %workload.name, %address, "the namespace has an address that the manifest has not");
+        }
+    }
+}

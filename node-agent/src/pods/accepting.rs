@@ -1,0 +1,67 @@
+//! Accepts what `steer` hands over, and starts the story of each connection.
+
+use super::LocalPod;
+use crate::{accept, broker::Listeners, context::Context, inbound, outbound};
+use std::{net::TcpListener as StdListener, sync::Arc, time::Duration};
+use tokio::net::{TcpListener, TcpStream};
+
+/// After an accept that failed (no descriptors left, most likely): the loop goes on, but does not spin.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What a listener's connections are.
+#[derive(Clone, Copy)]
+enum Kind {
+    Outbound,
+    Tunnel,
+    Plaintext,
+}
+
+/// Starts a loop for each listener. Must be called inside the data plane's runtime.
+pub(super) fn start(context: &Arc<Context>, pod: &Arc<LocalPod>, listeners: Listeners) {
+    for (kind, list) in [
+        (Kind::Outbound, listeners.outbound),
+        (Kind::Tunnel, listeners.hbone),
+        (Kind::Plaintext, listeners.plaintext),
+    ] {
+        for listener in list {
+            let (context, owner) = (context.clone(), pod.clone());
+            pod.spawn(async move { accept_all(context, owner, kind, listener).await });
+        }
+    }
+}
+
+async fn accept_all(context: Arc<Context>, pod: Arc<LocalPod>, kind: Kind, listener: StdListener) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, pod = %pod.uid, "cannot wait on a listener"),
+    };
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => begin(&context, &pod, kind, socket),
+            Err(error) => {
+                tracing::warn!(%error, pod = %pod.uid, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn begin(context: &Arc<Context>, pod: &Arc<LocalPod>, kind: Kind, socket: TcpStream) {
+    let Ok(slot) = context.slots.clone().try_acquire_owned() else {
+        context.shed();
+        return accept::abort(socket);
+    };
+    // A relay that waits for the peer's answer must not wait for the peer's delayed acknowledgement too.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps Nagle's algorithm");
+    }
+    let (context, owner) = (context.clone(), pod.clone());
+    pod.spawn(async move {
+        match kind {
+            Kind::Outbound => outbound::serve(context, owner, socket).await,
+            Kind::Tunnel => inbound::tunnel(context, owner, socket).await,
+            Kind::Plaintext => inbound::plaintext(context, owner, socket).await,
+        }
+        drop(slot);
+    });
+}
