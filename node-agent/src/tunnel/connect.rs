@@ -14,7 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::peer::Peer;
 use super::pool::PoolKey;
-use super::settings::{MAX_ERROR_RESETS, MAX_FRAME, MAX_SEND_BUFFER};
+use super::settings::{MAX_ERROR_RESETS, MAX_FRAME, MAX_SEND_BUFFER, RESET_STREAMS_FOR, RESET_STREAMS_KEPT};
 use super::{TunnelError, TunnelSettings};
 
 /// A connection, ready to be driven.
@@ -70,6 +70,8 @@ pub(super) async fn connect(
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(settings.max_header_list)
         .max_send_buffer_size(MAX_SEND_BUFFER)
+        .max_concurrent_reset_streams(RESET_STREAMS_KEPT)
+        .reset_stream_duration(RESET_STREAMS_FOR)
         .max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
         .handshake(stream);
     let (sender, connection) = timeout(settings.http2, handshake)

@@ -1,6 +1,7 @@
 //! Drives one outbound connection: frames, keepalive, idle release.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -24,6 +25,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// answers whether it did.
 pub(super) async fn drive(
     mut connection: Connection<TlsStream<TcpStream>, Bytes>,
+    address: SocketAddr,
     pooled: Weak<Pooled>,
     cancel: CancellationToken,
     settings: Arc<TunnelSettings>,
@@ -33,7 +35,10 @@ pub(super) async fn drive(
     let mut idle_since = None;
     let mut settled = false;
     let run = poll_fn(|cx| {
-        if Pin::new(&mut connection).poll(cx).is_ready() {
+        if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
+            if let Err(error) = end {
+                tracing::debug!(%address, %error, "tunnel ended");
+            }
             return Poll::Ready(false);
         }
         let in_use = pooled.upgrade().is_some_and(|p| p.in_use());
@@ -52,7 +57,10 @@ pub(super) async fn drive(
             }
             match lapse {
                 Poll::Pending => break,
-                Poll::Ready(Lapse::Lost) => return Poll::Ready(false),
+                Poll::Ready(Lapse::Lost) => {
+                    tracing::debug!(%address, "tunnel does not answer PING");
+                    return Poll::Ready(false);
+                }
                 Poll::Ready(Lapse::Idle) if leave() => return Poll::Ready(true),
                 // A stream came in between.
                 Poll::Ready(Lapse::Idle) => idle_since = Some(Instant::now()),

@@ -22,7 +22,9 @@ use tramline_core::reason::Reason;
 use super::keepalive::{Keepalive, Lapse};
 use super::peer::Peer;
 use super::request::{BAGGAGE, TRACEPARENT, forwarded_for, text};
-use super::settings::{MAX_ERROR_RESETS, MAX_FRAME, MAX_PENDING_RESETS, MAX_SEND_BUFFER};
+use super::settings::{
+    MAX_ERROR_RESETS, MAX_FRAME, MAX_PENDING_RESETS, MAX_SEND_BUFFER, RESET_STREAMS_FOR, RESET_STREAMS_KEPT,
+};
 use super::stats::Open;
 use super::{REASON_HEADER, TunnelError, TunnelSettings, TunnelStats, TunnelStream};
 
@@ -92,6 +94,8 @@ async fn handshake(
         .max_concurrent_streams(settings.max_inbound_streams)
         .max_send_buffer_size(MAX_SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_concurrent_reset_streams(RESET_STREAMS_KEPT)
+        .reset_stream_duration(RESET_STREAMS_FOR)
         .max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
         .handshake(stream);
     let connection = timeout(settings.http2, handshake)
@@ -162,7 +166,13 @@ impl HboneConnection {
                 Poll::Pending => {}
             }
             if let Some(farewell) = &mut self.farewell {
-                return farewell.as_mut().poll(cx).map(|()| None);
+                match farewell.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(()) if !self.connection.has_streams() => return Poll::Ready(None),
+                    // A stream was on its way when the connection looked idle. It ends like any other, and then h2
+                    // closes the connection.
+                    Poll::Ready(()) => self.farewell = None,
+                }
             }
             self.idle_since = if self.connection.has_streams() {
                 None
@@ -196,6 +206,7 @@ impl HboneConnection {
         let inbound = InboundRequest {
             request,
             respond,
+            address: self.address,
             open,
         };
         if SystemTime::now() >= self.peer.not_after {
@@ -224,6 +235,7 @@ impl fmt::Debug for HboneConnection {
 pub struct InboundRequest {
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    address: SocketAddr,
     open: Open,
 }
 
@@ -260,7 +272,7 @@ impl InboundRequest {
             .respond
             .send_response(Response::new(()), false)
             .map_err(|source| TunnelError::Http2 {
-                address: SocketAddr::from(([0, 0, 0, 0], 0)),
+                address: self.address,
                 source: Arc::new(source),
             })?;
         Ok(TunnelStream::new(send, self.request.into_body(), None, self.open))

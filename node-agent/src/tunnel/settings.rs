@@ -62,3 +62,11 @@ pub(super) const MAX_PENDING_RESETS: usize = 20;
 
 /// Streams reset for the peer's protocol errors before the connection ends (CVE-2025-8671).
 pub(super) const MAX_ERROR_RESETS: usize = 128;
+
+/// Streams this side has reset and still knows. Bytes the peer sent before it learnt of the reset belong to them;
+/// bytes for a stream that is forgotten are an error, and [`MAX_ERROR_RESETS`] of those in its lifetime end the
+/// connection with everybody's streams. h2's 50 would be used up by a few applications that abort downloads.
+pub(super) const RESET_STREAMS_KEPT: usize = 4096;
+
+/// How long they are known: well above a round trip behind full socket buffers.
+pub(super) const RESET_STREAMS_FOR: Duration = Duration::from_secs(5);

@@ -94,10 +94,11 @@ impl Pool {
                 .is_none_or(|pool| pool.forget(&leaver.1, id, unused_only))
         };
         let weak = Arc::downgrade(&pooled);
+        let address = key.address;
         let driven = cancel.clone();
         let settings = Arc::clone(&self.settings);
         self.tasks.spawn(async move {
-            drive(connection, weak, driven, settings, || leave(true)).await;
+            drive(connection, address, weak, driven, settings, || leave(true)).await;
             // Also for callers that wait for the peer's settings: there will be none.
             cancel.cancel();
             leave(false);
