@@ -12,9 +12,9 @@ use tramline_core::reason::Reason;
 use super::support::{Rig, echo, identity, pair};
 use crate::tunnel::{ConnectRequest, Forwarded, TunnelSettings, serve};
 
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_secs(1);
 /// What "about one deadline" may be on a busy machine, well below two of them in a row for six callers.
-const ABOUT_ONE: Duration = Duration::from_millis(580);
+const ABOUT_ONE: Duration = Duration::from_millis(1900);
 
 fn short() -> TunnelSettings {
     TunnelSettings {

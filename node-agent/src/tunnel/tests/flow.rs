@@ -29,7 +29,6 @@ async fn an_idle_relay_is_small() {
     );
     let plain = relay_tcp(pair().await.0, pair().await.0, &counters);
     let sizes = (size_of_val(&tunnel), size_of_val(&plain));
-    println!("{sizes:?}");
     assert!(sizes.0 <= RELAY_STATE && sizes.1 <= RELAY_STATE, "{sizes:?}");
 }
 

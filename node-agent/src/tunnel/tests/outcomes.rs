@@ -236,6 +236,49 @@ async fn a_reset_is_noticed_while_the_other_end_does_not_read() {
 }
 
 #[tokio::test]
+async fn a_reset_after_the_end_of_file_ends_the_other_direction_too() {
+    for through in ALL {
+        for by_server in [false, true] {
+            let Joined {
+                client,
+                server,
+                relayed,
+                _rig,
+            } = join(through).await;
+            let (mut resetting, mut other) = if by_server {
+                (server, client)
+            } else {
+                (client, server)
+            };
+            resetting.write_all(b"all").await.unwrap();
+            resetting.shutdown().await.unwrap();
+            assert_eq!(
+                read_out(&mut other).await,
+                Seen::Eof(b"all".to_vec()),
+                "{through:?}"
+            );
+            reset(resetting);
+            if let Some(relayed) = relayed {
+                let ended = timeout(Duration::from_secs(5), relayed).await;
+                assert!(ended.is_ok(), "{through:?} by_server={by_server}: nobody noticed");
+            }
+            fails_to_write(&mut other, through).await;
+        }
+    }
+}
+
+async fn fails_to_write(tcp: &mut TcpStream, through: Through) {
+    let failed = async {
+        while tcp.write_all(b"more").await.is_ok() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), failed)
+        .await
+        .unwrap_or_else(|_| panic!("{through:?}: no error"));
+}
+
+#[tokio::test]
 async fn an_answer_survives_a_server_that_closes_without_reading_on() {
     for through in ALL {
         let Joined {
@@ -252,17 +295,7 @@ async fn an_answer_survives_a_server_that_closes_without_reading_on() {
         assert_eq!(seen, Seen::Eof(vec![5; 100_000]), "{through:?}");
         drop(server);
         // Writing on ends in an error, as to any closed server.
-        let failed = async {
-            loop {
-                if client.write_all(b"more").await.is_err() {
-                    break;
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(Duration::from_secs(5), failed)
-            .await
-            .unwrap_or_else(|_| panic!("{through:?}: no error"));
+        fails_to_write(&mut client, through).await;
     }
 }
 
