@@ -44,6 +44,12 @@ pub(crate) fn connect(ctx: &SockAddrContext, to: Destination) -> i32 {
         report::capture_failed(pod, &to);
         return REFUSE;
     }
+    diagnose!(
+        ctx,
+        "captured a connect to {:i} port {}",
+        to.address.octets,
+        to.port
+    );
     maps::count(Counter::Captured);
     GO_ON
 }

@@ -67,7 +67,7 @@ pub(crate) fn steer(ctx: &SkLookupContext) -> u32 {
         if maps::assign_listener(ctx, pod, role, syn.family) {
             pass(counter)
         } else {
-            drop(pod, &syn, Counter::NoListener, kind::NO_LISTENER)
+            drop(ctx, pod, &syn, Counter::NoListener, kind::NO_LISTENER)
         }
     };
     match tramline_common::steer::steer(
@@ -79,7 +79,7 @@ pub(crate) fn steer(ctx: &SkLookupContext) -> u32 {
         Steer::ToItself => sk_action::SK_PASS,
         Steer::Outbound => to_agent(listener::OUTBOUND, Counter::Outbound),
         Steer::Deliver => pass(Counter::Delivered),
-        Steer::Forged => drop(pod, &syn, Counter::Forged, kind::FORGED),
+        Steer::Forged => drop(ctx, pod, &syn, Counter::Forged, kind::FORGED),
         Steer::Hbone => to_agent(listener::HBONE, Counter::Hbone),
         Steer::Excluded => pass(Counter::Excluded),
         Steer::PlaintextPass => pass(Counter::PlaintextPassed),
@@ -88,8 +88,8 @@ pub(crate) fn steer(ctx: &SkLookupContext) -> u32 {
             maps::count(Counter::PortClosed);
             sk_action::SK_DROP
         }
-        Steer::PlaintextDrop => drop(pod, &syn, Counter::PlaintextDropped, kind::PLAINTEXT_DROPPED),
-        Steer::PlaintextUnknown => drop(pod, &syn, Counter::PlaintextUnknown, kind::PLAINTEXT_DROPPED),
+        Steer::PlaintextDrop => drop(ctx, pod, &syn, Counter::PlaintextDropped, kind::PLAINTEXT_DROPPED),
+        Steer::PlaintextUnknown => drop(ctx, pod, &syn, Counter::PlaintextUnknown, kind::PLAINTEXT_DROPPED),
     }
 }
 
@@ -100,7 +100,18 @@ fn pass(counter: Counter) -> u32 {
 }
 
 #[inline(always)]
-fn drop(pod: PodId, syn: &Syn, counter: Counter, why: u32) -> u32 {
+#[cfg_attr(
+    not(feature = "log"),
+    expect(unused_variables, reason = "diagnostics are compiled out")
+)]
+fn drop(ctx: &SkLookupContext, pod: PodId, syn: &Syn, counter: Counter, why: u32) -> u32 {
+    diagnose!(
+        ctx,
+        "refused a SYN of {:i} to port {}: event {}",
+        syn.remote.octets,
+        syn.local_port,
+        why
+    );
     maps::count(counter);
     report::dropped(pod, syn, why);
     sk_action::SK_DROP

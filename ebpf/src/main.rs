@@ -9,6 +9,8 @@
     reason = "programs read kernel contexts and maps through raw pointers; see ctx.rs and maps.rs"
 )]
 
+#[macro_use]
+mod diagnose;
 mod capture;
 mod ctx;
 mod inbound;

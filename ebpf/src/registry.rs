@@ -39,6 +39,7 @@ fn connecting(ctx: &SockOpsContext) {
     let registered =
         ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_ok() && maps::register(&key, &flow);
     if !registered {
+        diagnose!(ctx, "no room to register a delivery to port {}", key.local_port);
         maps::count(Counter::RegistryFull);
         report::registry_full(&key);
     }

@@ -126,6 +126,12 @@ async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> 
     }
     tokio::spawn(context.certificates.clone().run(stop.clone()));
     data.spawn(kernel_events::log(context.clone()));
+    let broker = context.broker.clone();
+    data.spawn(async move {
+        if let Err(error) = broker.log_diagnostics().await {
+            tracing::warn!(%error, "cannot follow the eBPF programs' diagnostics");
+        }
+    });
 
     let updates = FilesSource::new(&config.config_dir, settings).watch(stop.clone());
     let follow = configuration::follow(

@@ -58,7 +58,9 @@ pub enum BrokerError {
     #[error("{0} is the node's own network namespace: a hostNetwork pod cannot be enrolled")]
     HostNetwork(PathBuf),
     /// The pod forwards packets: its addresses do not tell who speaks.
-    #[error("the pod forwards packets of others (net.ipv4.ip_forward=1): it cannot be enrolled")]
+    #[error(
+        "the pod forwards packets of others (net.ipv4.ip_forward or net.ipv6.conf.all.forwarding): it cannot be enrolled"
+    )]
     Forwards,
     /// The pod has no address yet.
     #[error("the pod's namespace has no address on any interface but lo")]
@@ -124,6 +126,14 @@ impl Broker {
     /// How full the maps are.
     pub fn fill(&self) -> Vec<Fill> {
         self.maps.fill()
+    }
+
+    /// Writes the programs' diagnostics to the log, where the object was built with them.
+    pub(crate) async fn log_diagnostics(&self) -> io::Result<()> {
+        match self.programs.diagnostics() {
+            Some(logger) => crate::kernel::diagnostics::log(logger).await,
+            None => Ok(()),
+        }
     }
 
     /// The programs' events; once, inside a runtime.

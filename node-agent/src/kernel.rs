@@ -1,5 +1,6 @@
 //! The eBPF programs and maps: load, attach, replace, read, write.
 
+pub(crate) mod diagnostics;
 pub(crate) mod events;
 pub(crate) mod load;
 pub(crate) mod maps;

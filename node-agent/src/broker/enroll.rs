@@ -201,13 +201,19 @@ impl Broker {
         let sys = self.proc.join("sys/net");
         let forwards = namespace
             .run(&self.home, || {
-                std::fs::read_to_string(sys.join("ipv4/ip_forward"))
+                let on = |name: &str| match std::fs::read_to_string(sys.join(name)) {
+                    Ok(value) => Ok(value.trim() != "0"),
+                    // A kernel without IPv6 has no such file.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                    Err(error) => Err(error),
+                };
+                Ok(on("ipv4/ip_forward")? || on("ipv6/conf/all/forwarding")?)
             })
             .map_err(|source| BrokerError::Step {
-                step: "reading net.ipv4.ip_forward of the pod",
+                step: "reading the pod's forwarding settings",
                 source,
             })?;
-        if forwards.trim() != "0" {
+        if forwards {
             return Err(BrokerError::Forwards);
         }
         let write = |name: &str, value: &str| std::fs::write(sys.join(name), value);

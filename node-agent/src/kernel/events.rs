@@ -14,7 +14,7 @@ impl Events {
     /// Must be called inside a tokio runtime.
     pub(crate) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
         Ok(Self {
-            ring: crate::sys::readiness::of_ring(ring)?,
+            ring: crate::sys::readiness::of_map(ring)?,
         })
     }
 

@@ -1,16 +1,18 @@
 //! Load the programs; attach them or replace those an earlier agent left attached.
 
-use super::{KernelError, maps::Maps, object, pins::Pins};
+use super::{KernelError, diagnostics::Logger, maps::Maps, object, pins::Pins};
 use crate::sys::bpf::{self, AttachType};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     programs::{CgroupSockAddr, Program, SkLookup, SockOps},
 };
+use aya_log::EbpfLogger;
 use std::{
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd},
     path::Path,
+    sync::{Mutex, PoisonError},
 };
 use tramline_common::{PodId, map::name};
 
@@ -23,7 +25,7 @@ const STEER: &str = "steer";
 pub(crate) struct Programs {
     pins: Pins,
     /// Held for the life of the agent; the pins hold links and maps beyond it.
-    _ebpf: Ebpf,
+    ebpf: Mutex<Ebpf>,
 }
 
 impl Programs {
@@ -53,7 +55,25 @@ impl Programs {
                 }
             })?;
         }
-        Ok((Self { pins, _ebpf: ebpf }, maps))
+        Ok((
+            Self {
+                pins,
+                ebpf: Mutex::new(ebpf),
+            },
+            maps,
+        ))
+    }
+
+    /// Reads the programs' diagnostics into this process's log; `None` for an object built without them.
+    pub(crate) fn diagnostics(&self) -> Option<Logger> {
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        match EbpfLogger::init(&mut ebpf) {
+            Ok(logger) => Some(logger),
+            Err(error) => {
+                tracing::debug!(%error, "the eBPF programs have no diagnostics in this build");
+                None
+            }
+        }
     }
 
     /// Attaches an instance of `steer` to a pod's namespace, or replaces the one that is there.
@@ -114,6 +134,9 @@ fn load(pins: &Pins, pod: Option<PodId>) -> Result<Ebpf, KernelError> {
     let mut loader = EbpfLoader::new();
     // No program needs the kernel's types (no CO-RE relocation), and reading them takes 40 ms a load.
     loader.btf(None).verifier_log_level(VerifierLogLevel::empty());
+    // One ring buffer of diagnostics for all instances, where the object has diagnostics.
+    let diagnostics = pins.map("AYA_LOGS");
+    loader.map_pin_path("AYA_LOGS", diagnostics.as_path());
     for (map, path) in &paths {
         loader.map_pin_path(map, path.as_path());
     }

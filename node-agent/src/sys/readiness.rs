@@ -3,12 +3,17 @@
 use std::{io, os::fd::AsRawFd};
 use tokio::io::unix::AsyncFd;
 
-/// Registers the ring buffer with the runtime of this task.
-pub(crate) fn of_ring(
-    ring: aya::maps::RingBuf<aya::maps::MapData>,
-) -> io::Result<AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>> {
-    debug_assert!(ring.as_raw_fd() >= 0);
-    // SAFETY: `RingBuf` owns its map's descriptor, returns the same one each time and closes it only when dropped,
-    // which `AsyncFd` does after it has deregistered it.
-    unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)
+/// Registers a ring buffer's owner with the runtime of this task.
+///
+/// `T` is one of aya's owners of a map: the same descriptor for as long as it lives, closed only when it is dropped.
+pub(crate) fn of_map<T: AsRawFd + OwnsItsMap>(owner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: by `OwnsItsMap`, the descriptor is the same at each call and open until the owner is dropped, which
+    // `AsyncFd` does after it has deregistered it.
+    unsafe { AsyncFd::register(owner) }.map_err(io::Error::from)
 }
+
+/// Marks types that own the descriptor that `as_raw_fd` gives and never change it.
+pub(crate) trait OwnsItsMap {}
+
+impl OwnsItsMap for aya::maps::RingBuf<aya::maps::MapData> {}
+impl OwnsItsMap for crate::kernel::diagnostics::Logger {}
