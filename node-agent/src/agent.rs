@@ -33,7 +33,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
 };
 use tokio_util::sync::CancellationToken;
 use tramline_core::{
@@ -100,6 +100,7 @@ async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> 
         node: config.node.as_str().into(),
         broker,
         mesh: ArcSwap::from_pointee(Mesh::empty(&settings)),
+        generations: watch::Sender::new(0),
         certificates,
         pool: Pool::new(tunnel.clone(), tunnel_stats.clone()),
         tunnel,

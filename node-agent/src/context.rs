@@ -15,7 +15,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tramline_core::mesh::Mesh;
 
 /// Shared by all connections.
@@ -26,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) broker: Arc<Broker>,
     /// The configuration in force; replaced whole.
     pub(crate) mesh: ArcSwap<Mesh>,
+    /// The generation of each snapshot after it was stored: live connections are re-checked by it.
+    pub(crate) generations: watch::Sender<u64>,
     /// Certificates of this node's workloads.
     pub(crate) certificates: Arc<CertStore>,
     /// Tunnels to other nodes.

@@ -8,8 +8,8 @@ use crate::{
     context::Context,
     dial::{self, Client},
     observe::{ConnectionInfo, OpenConnection, Outcome, Path, Reporter, SecurityPolicy},
-    outbound::outcome,
     pods::LocalPod,
+    recheck::{Decided, relay_while_allowed},
     tunnel::{self, HboneConnection, InboundRequest, Side},
 };
 use http::StatusCode;
@@ -173,6 +173,15 @@ async fn stream(
                 .map_err(|refusal| (StatusCode::SERVICE_UNAVAILABLE, refusal)),
         },
     };
+    let decided = Decided {
+        generation: mesh.generation(),
+        source: Some(arrival.identity),
+        source_address: client.ip(),
+        destination: pod.uid.clone(),
+        destination_address: address,
+    };
+    // A connection may live for days; the snapshot it was decided by must not.
+    drop(mesh);
     match opened {
         Err((status, refusal)) => {
             request.refuse(status, refusal.reason);
@@ -186,8 +195,8 @@ async fn stream(
             Ok(stream) => {
                 record.established();
                 let relay = tunnel::relay(application, stream, Side::Destination, record.counters());
-                let end = relay.await;
-                record.finish(outcome(end));
+                let end = relay_while_allowed(context, &decided, relay).await;
+                record.finish(end);
             }
         },
     }
@@ -228,11 +237,20 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
             Ok(()) => to_application(&context, &pod, &Client::Address(client.ip(), &taken), address).await,
         },
     };
+    let decided = Decided {
+        generation: mesh.generation(),
+        source: None,
+        source_address: client.ip(),
+        destination: pod.uid.clone(),
+        destination_address: address,
+    };
+    drop(mesh);
     match opened {
         Ok(application) => {
             record.established();
-            let end = tunnel::relay_tcp(socket, application, record.counters()).await;
-            record.finish(outcome(end));
+            let relay = tunnel::relay_tcp(socket, application, record.counters());
+            let end = relay_while_allowed(&context, &decided, relay).await;
+            record.finish(end);
         }
         Err(refusal) => {
             accept::abort(socket);

@@ -18,5 +18,6 @@ pub mod observe;
 mod outbound;
 mod pods;
 mod random;
+mod recheck;
 mod sys;
 pub mod tunnel;

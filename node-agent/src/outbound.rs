@@ -11,6 +11,7 @@ use crate::{
     observe::{ConnectionInfo, OpenConnection, Outcome, Path, Reporter, SecurityPolicy},
     pods::LocalPod,
     random,
+    recheck::{Decided, relay_while_allowed},
     tunnel::{self, ConnectRequest, Forwarded, PoolKey, RelayEnd, Side, TunnelError, TunnelStream},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -32,7 +33,11 @@ enum Far {
     /// Through a tunnel to another node.
     Tunnel(TunnelStream),
     /// To an application of this node, with that side's own record.
-    SameNode(TcpStream, OpenConnection),
+    SameNode {
+        application: TcpStream,
+        inbound: OpenConnection,
+        decided: Decided,
+    },
     /// To a destination outside the mesh.
     Outside(TcpStream),
 }
@@ -57,11 +62,14 @@ pub(crate) async fn serve(context: Arc<Context>, pod: Arc<LocalPod>, socket: Tcp
         original,
         client,
     };
-    match dialled.open(&record).await {
+    let opened = dialled.open(&record).await;
+    // A connection may live for days; the snapshot it was decided by must not.
+    drop((source, mesh));
+    match opened {
         Ok(far) => {
             record.established();
-            let end = carry(socket, far, &record).await;
-            record.finish(outcome(end));
+            let end = carry(&context, socket, far, &record).await;
+            record.finish(end);
         }
         Err(refusal) => {
             accept::abort(socket);
@@ -144,7 +152,17 @@ impl Dialled<'_> {
                 };
                 inbound::from_this_node(self.context, &destination, workload, arrival, address)
                     .await
-                    .map(|(application, inbound)| Far::SameNode(application, inbound))
+                    .map(|(application, inbound)| Far::SameNode {
+                        application,
+                        inbound,
+                        decided: Decided {
+                            generation: self.mesh.generation(),
+                            source: Some(self.source.identity.clone()),
+                            source_address: self.client.0.ip(),
+                            destination: workload.uid.clone(),
+                            destination_address: address,
+                        },
+                    })
             }
             None => self.through_tunnel(workload, address, record).await,
         }
@@ -213,13 +231,18 @@ impl Dialled<'_> {
     }
 }
 
-async fn carry(client: TcpStream, far: Far, record: &OpenConnection) -> RelayEnd {
+async fn carry(context: &Context, client: TcpStream, far: Far, record: &OpenConnection) -> Outcome {
     match far {
-        Far::Tunnel(stream) => tunnel::relay(client, stream, Side::Source, record.counters()).await,
-        Far::Outside(server) => tunnel::relay_tcp(client, server, record.counters()).await,
-        Far::SameNode(application, inbound) => {
-            let end = tunnel::relay_tcp(client, application, record.counters()).await;
-            inbound.finish(outcome(end.clone()));
+        Far::Tunnel(stream) => outcome(tunnel::relay(client, stream, Side::Source, record.counters()).await),
+        Far::Outside(server) => outcome(tunnel::relay_tcp(client, server, record.counters()).await),
+        Far::SameNode {
+            application,
+            inbound,
+            decided,
+        } => {
+            let relay = tunnel::relay_tcp(client, application, record.counters());
+            let end = relay_while_allowed(context, &decided, relay).await;
+            inbound.finish(end.clone());
             end
         }
     }

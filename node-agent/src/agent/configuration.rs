@@ -78,6 +78,7 @@ async fn apply(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) {
     // Decisions first, then the kernel's rows: whatever the kernel still passes by old rows was allowed until now,
     // and what it hands to the agent is decided by the new snapshot.
     context.mesh.store(mesh.clone());
+    context.generations.send_replace(generation);
     reconcile(context, mesh, data).await;
     tracing::info!(
         generation,
