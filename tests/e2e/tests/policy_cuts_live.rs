@@ -1,0 +1,64 @@
+//! A connection that a new policy forbids is cut within a second, on the same node and across nodes; others live on.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tramline_harness::mesh::{INSIDE, Mesh, principal};
+use tramline_harness::process::Process;
+
+const SOON: Duration = Duration::from_secs(5);
+
+#[test]
+fn policy_cuts_live() -> Result<()> {
+    if !tramline_e2e::ready() {
+        return Ok(());
+    }
+    let mut mesh = Mesh::new("policy_cuts_live", 2)?;
+    let friend = mesh.pod(1, "friend")?;
+    let stranger = mesh.pod(1, "stranger")?;
+    let far = mesh.pod_as(2, "far", "far", "server")?;
+    let near = mesh.pod_as(1, "near", "near", "server")?;
+    mesh.start(&[&friend, &stranger, &far, &near])?;
+    let _servers = [
+        mesh.net.serve(&far, "server --port 5000")?,
+        mesh.net.serve(&near, "server --port 5000")?,
+    ];
+    let mut held = Vec::new();
+    for (pod, allowed) in [(&friend, true), (&stranger, false)] {
+        for to in [far.at4(5000), near.at4(5000)] {
+            let mut process = mesh
+                .net
+                .app(pod, &format!("hold --to {to} --count 1 --timeout-ms 1000"))?;
+            let event = process.wait_event("held", SOON)?;
+            assert_eq!(event["alive"], 1, "{event}");
+            held.push((process, to, allowed));
+        }
+    }
+    let before = Instant::now();
+    mesh.change(|config| config.policy(INSIDE, "friends-only", "server", "ALLOW", &[&principal("friend")]))?;
+    std::thread::sleep(Duration::from_millis(300));
+    for (process, to, allowed) in &mut held {
+        let alive = alive(process)?;
+        assert_eq!(
+            alive == 1,
+            *allowed,
+            "to {to}, {:?} after the change",
+            before.elapsed()
+        );
+    }
+    for node in [1, 2] {
+        let cut = mesh.agent(node)?.wait_access(SOON, |line| {
+            line["reason"] == "policy_denied" && line["duration_ms"].as_u64() > Some(100)
+        })?;
+        assert_eq!(cut["verdict"], "deny", "{cut}");
+    }
+    Ok(())
+}
+
+fn alive(process: &mut Process) -> Result<u64> {
+    writeln!(process.stdin().context("no stdin")?, "again")?;
+    process.wait_event("checked", SOON)?["alive"]
+        .as_u64()
+        .context("no count")
+}
