@@ -17,8 +17,8 @@ pub(crate) const SMOKE: [(&str, Load); 6] = [
     ("stream_16k", stream(16 * 1024)),
     ("round_trip_64b", round_trips(64)),
     ("round_trip_16k", round_trips(16 * 1024)),
-    ("connections_1", connections(500, 1)),
-    ("connections_8", connections(1_600, 8)),
+    ("connections_1", connections(1_000, 1)),
+    ("connections_8", connections(2_400, 8)),
 ];
 
 /// Work for a client.

@@ -11,11 +11,15 @@ use super::once;
 use crate::load::Outcome;
 use crate::statistics;
 
+/// Enough for caches to be warm and a sleeping processor to be awake.
+const WARM_UP: usize = 100;
+
 pub(super) fn run(server: Ipv4Addr, count: usize, concurrent: usize) -> Result<Outcome> {
     ensure!(
         concurrent > 0 && count.is_multiple_of(concurrent),
         "{count} connections, {concurrent} at a time"
     );
+    some(server, WARM_UP)?;
     let begin = Barrier::new(concurrent + 1);
     let (each, seconds) = thread::scope(|scope| {
         let threads: Vec<_> = (0..concurrent)
@@ -37,8 +41,8 @@ pub(super) fn run(server: Ipv4Addr, count: usize, concurrent: usize) -> Result<O
     Ok(Outcome {
         seconds,
         units: each.len() as u64,
-        // And the first connection, before all others.
-        performed: each.len() as u64 + 1,
+        // And the very first connection, before all loads.
+        performed: (each.len() + WARM_UP + 1) as u64,
         latency: statistics::latency(each),
     })
 }
