@@ -9,6 +9,8 @@ use tramline_harness::agent::Agent;
 use tramline_harness::wait;
 
 const QUIET: &str = "server --port 5000 --quiet";
+/// A hundred streams a tunnel, so twenty for two thousand at once; some more opened in the rush.
+const TUNNELS: f64 = 40.0;
 /// A run of tens of thousands of connections in a debug build.
 const LIMIT: Duration = Duration::from_secs(270);
 
@@ -16,6 +18,8 @@ const LIMIT: Duration = Duration::from_secs(270);
 #[derive(Debug)]
 struct Held {
     descriptors: usize,
+    /// Idle tunnels stay in the pool for minutes, each with its descriptor: they are counted, not leaked.
+    tunnels: f64,
     connections: u64,
     registry: f64,
 }
@@ -23,6 +27,7 @@ struct Held {
 fn held(agent: &Agent) -> Result<Held> {
     Ok(Held {
         descriptors: agent.descriptors()?,
+        tunnels: agent.metric("tramline_tunnel_connections", &[])?,
         connections: agent.cli("status")?["connections"]
             .as_u64()
             .context("no connections in the status")?,
@@ -46,8 +51,10 @@ fn gives_back(world: &mut World, load: impl FnOnce(&mut World) -> Result<()>) ->
         let now = [held(world.mesh.agent(1)?)?, held(world.mesh.agent(2)?)?];
         last = format!("before {before:?}\nnow    {now:?}");
         let same = now.iter().zip(&before).all(|(now, before)| {
-            // A few pooled tunnels and accepted scrapes may differ; what leaks per connection counts in thousands.
-            now.descriptors <= before.descriptors + 16
+            // A scrape or two may be open; what leaks per connection counts in thousands.
+            let grown = now.descriptors as f64 - before.descriptors as f64 - (now.tunnels - before.tunnels);
+            grown <= 8.0
+                && now.tunnels <= TUNNELS
                 && now.connections <= before.connections
                 && now.registry <= before.registry + 16.0
         });
