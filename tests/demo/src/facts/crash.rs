@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tramline_harness::process::Process;
 
-use crate::stage::{PORT, SOON, Stage};
+use crate::stage::{PORT, SOON, Stage, text};
 
 /// SIGKILL to the agent of node 1 while connections are open and clients keep asking.
 pub(crate) fn killed(stage: &mut Stage) -> Result<String> {
@@ -51,7 +51,7 @@ pub(crate) fn killed(stage: &mut Stage) -> Result<String> {
          3); stops: new connections of node1's pods ({}), the intruder stays out ({}), of 1 open tunnelled connection \
          {meshed_alive} lives; on the link no byte of the refused requests",
         refused.join(", "),
-        intruder["error"]
+        text(&intruder, "error")?
     ))
 }
 

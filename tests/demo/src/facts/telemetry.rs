@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use tramline_harness::mesh::identity;
 use tramline_harness::wait;
 
-use crate::stage::{PORT, SOON, Stage};
+use crate::stage::{PORT, SOON, Stage, text};
 
 /// Istio's counter of opened connections, before and after.
 pub(crate) fn metrics(stage: &mut Stage) -> Result<String> {
@@ -81,12 +81,12 @@ pub(crate) fn access_log(stage: &mut Stage) -> Result<String> {
     let line = last.unwrap_or_default();
     Ok(format!(
         "{COUNT} requests, {COUNT} lines; the last: {} -> {} ({}), sent {}, received {}, {} ms, {}",
-        line["src.addr"],
-        line["dst.original"],
-        line["dst.service"],
+        text(&line, "src.addr")?,
+        text(&line, "dst.original")?,
+        text(&line, "dst.service")?,
         line["bytes_sent"],
         line["bytes_recv"],
         line["duration_ms"],
-        line["reason"]
+        text(&line, "reason")?
     ))
 }

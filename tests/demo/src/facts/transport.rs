@@ -95,7 +95,7 @@ pub(crate) fn closed_port(stage: &mut Stage) -> Result<String> {
         text(&outside, "connect")?,
         outside["connect_us"],
         inside.get("us").unwrap_or(&inside["connect_us"]),
-        log["reason"]
+        text(&log, "reason")?
     ))
 }
 
