@@ -11,7 +11,7 @@ mod sockets;
 
 pub use crate::kernel::{KernelError, maps::Fill};
 pub use enroll::{Enrolled, Listeners, PodRows};
-pub use open_sockets::OpenSockets;
+pub use open_sockets::{OpenSocket, OpenSockets};
 pub use probe::checks;
 
 use crate::{
@@ -62,6 +62,12 @@ pub enum BrokerError {
         "the pod forwards packets of others (net.ipv4.ip_forward or net.ipv6.conf.all.forwarding): it cannot be enrolled"
     )]
     Forwards,
+    /// The pod has interfaces for guests of its own.
+    #[error(
+        "the pod has interface {0} for virtual machines or containers of its own (KubeVirt, Kata, docker in docker): \
+             what they send does not come from the pod's sockets, so it cannot be enrolled"
+    )]
+    Foreign(String),
     /// The pod has no address yet.
     #[error("the pod's namespace has no address on any interface but lo")]
     NoAddress,

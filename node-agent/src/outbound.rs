@@ -18,6 +18,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
 use tramline_core::{
     admit::{self, HBONE_PORT},
+    baggage,
     mesh::Mesh,
     reason::Reason,
     route::{self, Target},
@@ -27,6 +28,9 @@ use tramline_core::{
 
 /// Endpoints of a Service that are tried before the client is told no.
 const ATTEMPTS: usize = 3;
+
+/// Name of the cluster in the baggage; Istio's default.
+const CLUSTER: &str = "Kubernetes";
 
 /// The other half of a connection.
 enum Far {
@@ -198,8 +202,8 @@ impl Dialled<'_> {
                 client: self.client.0,
                 host: None,
             },
-            baggage: None,
-            traceparent: None,
+            baggage: Some(baggage::of(self.source, CLUSTER)),
+            traceparent: Some(traceparent()),
         };
         let (broker, pod, within) = (context.broker.clone(), self.pod.id, context.tunnel.connect);
         let dial = move || -> futures_util::future::BoxFuture<'static, std::io::Result<TcpStream>> {
@@ -256,6 +260,17 @@ fn is_about_endpoint(reason: Reason) -> bool {
             | Reason::ConnectTimeout
             | Reason::ConnectUnreachable
             | Reason::HandshakeTimeout
+    )
+}
+
+/// A trace of its own for each connection, not sampled (W3C Trace Context 3.2).
+fn traceparent() -> String {
+    // An all-zero id would be invalid.
+    format!(
+        "00-{:016x}{:016x}-{:016x}-00",
+        random::u64(),
+        random::u64() | 1,
+        random::u64() | 1
     )
 }
 

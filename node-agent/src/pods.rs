@@ -1,6 +1,7 @@
 //! The enrolled pods of this node: from manifest to captured, and back.
 
 mod accepting;
+mod old_sockets;
 mod plaintext_ports;
 mod rows;
 
@@ -15,7 +16,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tramline_common::PodId;
@@ -33,7 +34,7 @@ pub(crate) struct LocalPod {
     /// Client ports of plaintext connections that end at the agent.
     pub(crate) plaintext_ports: PlaintextPorts,
     /// Sockets that were open when the pod was enrolled: never captured.
-    pub(crate) already_open: usize,
+    pub(crate) already_open: AtomicUsize,
     netns: PathBuf,
     tasks: TaskTracker,
     rows: Mutex<crate::broker::PodRows>,
@@ -183,17 +184,25 @@ fn start(
     rows: crate::broker::PodRows,
     enrolled: Enrolled,
 ) -> Arc<LocalPod> {
+    let already_open = enrolled.already_open.len();
     let pod = Arc::new(LocalPod {
         uid: workload.uid.clone(),
         id: enrolled.id,
         gone: CancellationToken::new(),
         plaintext_ports: PlaintextPorts::default(),
-        already_open: enrolled.already_open,
+        already_open: AtomicUsize::new(already_open),
         netns,
         tasks: TaskTracker::new(),
         rows: Mutex::new(rows),
     });
     accepting::start(context, &pod, enrolled.listeners);
+    if already_open > 0 {
+        pod.spawn(old_sockets::close_refused(
+            context.broker.clone(),
+            pod.clone(),
+            enrolled.already_open,
+        ));
+    }
     let (broker, watched, mut changes) = (context.broker.clone(), pod.clone(), enrolled.address_changes);
     pod.spawn(async move {
         while let Some(addresses) = changes.recv().await {
@@ -206,7 +215,7 @@ fn start(
         pod = %workload.name,
         namespace = %workload.namespace,
         identity = %workload.identity,
-        already_open = enrolled.already_open,
+        already_open,
         "enrolled"
     );
     pod

@@ -7,6 +7,7 @@
 
 pub mod admit;
 pub mod authz;
+pub mod baggage;
 pub mod counters;
 pub mod identity;
 pub mod labels;

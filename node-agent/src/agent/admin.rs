@@ -42,7 +42,12 @@ impl State {
                 format!("{}/{}", fill.entries, fill.capacity),
             );
         }
-        let already_open: usize = context.pods.all().iter().map(|pod| pod.already_open).sum();
+        let already_open: usize = context
+            .pods
+            .all()
+            .iter()
+            .map(|pod| pod.already_open.load(Ordering::Relaxed))
+            .sum();
         details.insert(
             "connections.open_before_enrolment".to_owned(),
             already_open.to_string(),

@@ -1,6 +1,10 @@
 //! Enrolment of a pod: from a namespace's file to captured, and back.
 
-use super::{Broker, BrokerError, network::Network, open_sockets};
+use super::{
+    Broker, BrokerError,
+    network::Network,
+    open_sockets::{self, OpenSocket},
+};
 use crate::sys::netns::Netns;
 use ipnet::IpNet;
 use std::{
@@ -43,7 +47,7 @@ pub struct Enrolled {
     /// Where its connections arrive.
     pub listeners: Listeners,
     /// Sockets that were open before: not captured, and the agent cannot see into them.
-    pub already_open: usize,
+    pub already_open: Vec<OpenSocket>,
     /// The addresses again, each time they change.
     pub address_changes: mpsc::Receiver<Vec<IpAddr>>,
 }
@@ -81,6 +85,9 @@ impl Broker {
         }
         self.prepare_settings(&namespace)?;
         let (network, address_changes) = Network::open(&namespace, &self.home)?;
+        if let Some(name) = network.foreign_interface().await? {
+            return Err(BrokerError::Foreign(name));
+        }
         let addresses = network.addresses().await?;
         if addresses.is_empty() {
             return Err(BrokerError::NoAddress);
@@ -132,6 +139,15 @@ impl Broker {
         self.maps.set_excluded_ranges(id, &ranges)?;
         self.maps.set_plaintext(id, &plaintext)?;
         Ok(())
+    }
+
+    /// Ends sockets that were open before enrolment; returns how many were still there.
+    pub fn close(&self, id: PodId, sockets: &[OpenSocket]) -> Result<usize, BrokerError> {
+        let namespace = self.namespace(id)?;
+        open_sockets::destroy(&namespace, &self.home, sockets).map_err(|source| BrokerError::Step {
+            step: "closing the pod's old connections",
+            source,
+        })
     }
 
     /// Makes the pod's addresses in the map these, and the marked route's source with them.

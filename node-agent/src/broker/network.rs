@@ -7,6 +7,7 @@ use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressMessage},
+        link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
         route::{RouteMessage, RouteScope, RouteType},
         rule::RuleAction,
     },
@@ -71,6 +72,23 @@ impl Network {
             },
             receiver,
         ))
+    }
+
+    /// An interface that carries the traffic of guests (virtual machines, nested containers), if there is one: their
+    /// packets pass by the sockets on which capture works.
+    pub(super) async fn foreign_interface(&self) -> Result<Option<String>, BrokerError> {
+        let links: Vec<LinkMessage> =
+            self.handle
+                .link()
+                .get()
+                .execute()
+                .try_collect()
+                .await
+                .map_err(|source| BrokerError::Netlink {
+                    step: "listing the pod's interfaces",
+                    source,
+                })?;
+        Ok(links.iter().find(|link| carries_guests(link)).map(link_name))
     }
 
     /// All addresses but loopback's.
@@ -142,6 +160,26 @@ fn added(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
         }
         other => other,
     }
+}
+
+fn carries_guests(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.iter().any(|info| {
+            matches!(
+                info,
+                LinkInfo::Kind(InfoKind::Bridge | InfoKind::Tun | InfoKind::MacVtap | InfoKind::IpVtap)
+            )
+        }),
+        _ => false,
+    })
+}
+
+fn link_name(link: &LinkMessage) -> String {
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_else(|| format!("number {}", link.header.index))
 }
 
 async fn addresses(handle: &Handle) -> Result<Vec<IpAddr>, BrokerError> {

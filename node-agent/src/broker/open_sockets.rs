@@ -3,14 +3,20 @@
 use crate::sys::netns::Netns;
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_ESTABLISHED, TCP_LISTEN},
+    constants::{
+        AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, TCP_ESTABLISHED, TCP_LISTEN,
+    },
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 use rtnetlink::{
-    packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
-    sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG},
+    packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
+    sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG},
 };
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 /// What was open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +24,20 @@ pub struct OpenSockets {
     /// Ports with a listening socket.
     pub listening: BTreeSet<u16>,
     /// Established connections to other hosts: not captured, in either direction.
-    pub established: usize,
+    pub established: Vec<OpenSocket>,
+}
+
+/// One established connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenSocket {
+    /// The pod's side.
+    pub local: SocketAddr,
+    /// The other side.
+    pub remote: SocketAddr,
+    /// The kernel's name of the socket, never used twice.
+    pub cookie: [u8; 8],
+    /// Towards a port on which the pod listens.
+    pub inbound: bool,
 }
 
 /// The kernel answers a dump at once; more replies than this are not believed.
@@ -28,34 +47,98 @@ const MAX_REPLIES: usize = 100_000;
 pub(super) fn of(namespace: &Netns, home: &Netns) -> io::Result<OpenSockets> {
     let mut socket = namespace.run(home, || Socket::new(NETLINK_SOCK_DIAG))?;
     socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.connect(&NetlinkAddr::new(0, 0))?;
     let mut open = OpenSockets::default();
     for family in [AF_INET, AF_INET6] {
         request(&socket, family)?;
         collect(&socket, &mut open)?;
     }
+    for socket in &mut open.established {
+        socket.inbound = open.listening.contains(&socket.local.port());
+    }
     Ok(open)
 }
 
+/// Ends sockets of a namespace, both sides seeing an abort (`SOCK_DESTROY`, kernel ≥ 4.5); those that are gone already
+/// do not count.
+pub(super) fn destroy(namespace: &Netns, home: &Netns, sockets: &[OpenSocket]) -> io::Result<usize> {
+    let mut netlink = namespace.run(home, || Socket::new(NETLINK_SOCK_DIAG))?;
+    netlink.bind_auto()?;
+    netlink.connect(&NetlinkAddr::new(0, 0))?;
+    let mut ended = 0;
+    for socket in sockets {
+        let id = SocketId {
+            source_port: socket.local.port(),
+            destination_port: socket.remote.port(),
+            source_address: socket.local.ip(),
+            destination_address: socket.remote.ip(),
+            interface_id: 0,
+            cookie: socket.cookie,
+        };
+        let family = if socket.local.is_ipv6() { AF_INET6 } else { AF_INET };
+        send(
+            &netlink,
+            inet_request(family, id),
+            SOCK_DESTROY,
+            NLM_F_REQUEST | NLM_F_ACK,
+        )?;
+        match acknowledged(&netlink) {
+            Ok(()) => ended += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ended)
+}
+
+fn acknowledged(socket: &Socket) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(4 * 1024);
+    socket.recv(&mut buffer, 0)?;
+    let reply = NetlinkMessage::<SockDiagMessage>::deserialize(&buffer).map_err(invalid)?;
+    match reply.payload {
+        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+        _ => Ok(()),
+    }
+}
+
 fn request(socket: &Socket, family: u8) -> io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let wanted = InetRequest {
+    let any = if family == AF_INET {
+        SocketId::new_v4()
+    } else {
+        SocketId::new_v6()
+    };
+    send(
+        socket,
+        inet_request(family, any),
+        SOCK_DIAG_BY_FAMILY,
+        NLM_F_REQUEST | NLM_F_DUMP,
+    )
+}
+
+fn inet_request(family: u8, socket_id: SocketId) -> InetRequest {
+    InetRequest {
         family,
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::empty(),
         states: StateFlags::LISTEN | StateFlags::ESTABLISHED,
-        socket_id: if family == AF_INET {
-            SocketId::new_v4()
-        } else {
-            SocketId::new_v6()
-        },
-    };
-    let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(wanted).into());
+        socket_id,
+    }
+}
+
+fn send(socket: &Socket, request: InetRequest, message_type: u16, flags: u16) -> io::Result<()> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
     packet.finalize();
+    // The library knows one type of request; what is done with the socket is this number alone.
+    packet.header.message_type = message_type;
     let mut bytes = vec![0; packet.buffer_len()];
     packet.serialize(&mut bytes);
     socket.send(&bytes, 0).map(drop)
+}
+
+fn invalid(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
 fn collect(socket: &Socket, open: &mut OpenSockets) -> io::Result<()> {
@@ -65,8 +148,7 @@ fn collect(socket: &Socket, open: &mut OpenSockets) -> io::Result<()> {
         socket.recv(&mut buffer, 0)?;
         let mut rest = &buffer[..];
         while !rest.is_empty() {
-            let reply = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            let reply = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(invalid)?;
             match reply.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => {
                     let id = &socket.header.socket_id;
@@ -74,7 +156,14 @@ fn collect(socket: &Socket, open: &mut OpenSockets) -> io::Result<()> {
                         TCP_LISTEN if !is_own_listener(id.source_address) => {
                             open.listening.insert(id.source_port);
                         }
-                        TCP_ESTABLISHED if !id.destination_address.is_loopback() => open.established += 1,
+                        TCP_ESTABLISHED if !id.destination_address.to_canonical().is_loopback() => {
+                            open.established.push(OpenSocket {
+                                local: SocketAddr::new(id.source_address, id.source_port),
+                                remote: SocketAddr::new(id.destination_address, id.destination_port),
+                                cookie: id.cookie,
+                                inbound: false,
+                            })
+                        }
                         _ => {}
                     }
                 }

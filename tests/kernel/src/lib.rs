@@ -64,6 +64,11 @@ impl Pod {
         }
     }
 
+    /// Name of its network namespace.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Path of its network namespace.
     pub fn netns(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.name)
