@@ -56,6 +56,8 @@ counters! {
     ListeningFull = "listening_full",
     /// The ring buffer was full; an event was lost.
     EventLost = "event_lost",
+    /// A health check of the kubelet dialled a pod of this node.
+    Probe = "probe",
     /// A SYN from outside carried the pod's own address as source: refused.
     Forged = "forged",
     /// A pod without a row in `PLAINTEXT`: refused.

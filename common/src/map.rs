@@ -17,6 +17,8 @@ pub mod name {
     pub const PODS: &str = "PODS";
     /// [`super::PodAddress`] → 1.
     pub const POD_ADDRESSES: &str = "POD_ADDRESSES";
+    /// [`crate::Address`] of a pod on this node → the pod.
+    pub const LOCAL_PODS: &str = "LOCAL_PODS";
     /// [`super::PodPort`] → 1: ports never captured.
     pub const EXCLUDED_PORTS: &str = "EXCLUDED_PORTS";
     /// [`super::RangeData`] with a prefix length → 1: destinations never captured.
@@ -37,9 +39,10 @@ pub mod name {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned, so that entries outlive the agent.
-    pub const PINNED: [&str; 11] = [
+    pub const PINNED: [&str; 12] = [
         PODS,
         POD_ADDRESSES,
+        LOCAL_PODS,
         EXCLUDED_PORTS,
         EXCLUDED_RANGES,
         LISTENERS,
@@ -193,7 +196,7 @@ pub struct Flow {
     pub reserved: u32,
 }
 
-/// Storage on a socket of the agent: proof of ownership, set by descriptor, out of a pod's reach.
+/// Storage on a socket of the agent or of the kubelet: proof of ownership, out of a pod's reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Owned {
@@ -213,6 +216,8 @@ pub mod owned {
     pub const EGRESS: u32 = 2;
     /// Listens in the pod's namespace.
     pub const LISTENER: u32 = 3;
+    /// A health check of the kubelet, which dials from the node: registered as a delivery is.
+    pub const PROBE: u32 = 4;
 }
 
 #[cfg(feature = "user")]
@@ -227,6 +232,7 @@ mod pod {
         )*};
     }
     plain!(
+        crate::Address,
         Flow,
         FlowKey,
         ListenerKey,

@@ -15,6 +15,7 @@ mod capture;
 mod ctx;
 mod inbound;
 mod maps;
+mod probe;
 mod registry;
 mod report;
 
@@ -34,6 +35,19 @@ fn connect4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
     capture::connect(&ctx, ctx::destination_v6(&ctx))
+}
+
+/// Runs at `connect(2)` of the kubelet, if its cgroup is known; answers 1. Without it the kubelet's checks meet the pods'
+/// plaintext rows.
+#[cgroup_sock_addr(connect4)]
+fn probe4(ctx: SockAddrContext) -> i32 {
+    probe::connect(&ctx, ctx::destination_v4(&ctx))
+}
+
+/// The same for IPv6.
+#[cgroup_sock_addr(connect6)]
+fn probe6(ctx: SockAddrContext) -> i32 {
+    probe::connect(&ctx, ctx::destination_v6(&ctx))
 }
 
 /// Runs for each SYN that meets no established socket in an enrolled pod's namespace (kernel ≥ 5.9).

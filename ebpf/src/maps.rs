@@ -1,7 +1,7 @@
 //! Every map, behind functions that cannot be misused: who writes it, who reads it.
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, bpf_sock},
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     btf_maps::{HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockHash, lpm_trie::Key},
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
@@ -25,6 +25,9 @@ static PODS: HashMap<PodId, Pod, MAX_PODS> = HashMap::new();
 /// Written by the agent from the namespace's own addresses; read by `connect` and `steer`.
 #[btf_map]
 static POD_ADDRESSES: HashMap<PodAddress, u32, MAX_POD_ROWS, LAZY> = HashMap::new();
+/// Written by the agent from the namespaces' own addresses; read by `probe`.
+#[btf_map]
+static LOCAL_PODS: HashMap<Address, PodId, MAX_POD_ROWS, LAZY> = HashMap::new();
 /// Written by the agent from annotations; read by `connect` and `steer`.
 #[btf_map]
 static EXCLUDED_PORTS: HashMap<PodPort, u32, MAX_POD_ROWS, LAZY> = HashMap::new();
@@ -43,7 +46,7 @@ static LISTENING: HashMap<PodPort, u64, MAX_POD_ROWS, LAZY> = HashMap::new();
 /// Written by `sockops`; read by `steer`.
 #[btf_map]
 static REGISTRY: HashMap<FlowKey, Flow, MAX_REGISTRY, LAZY> = HashMap::new();
-/// Written by the agent through a descriptor; read by `connect` and `sockops`.
+/// Written by the agent through a descriptor, and by `probe`; read by `connect` and `sockops`.
 #[btf_map]
 static OWNED: SkStorage<Owned> = SkStorage::new();
 /// Written by all programs; read by the agent.
@@ -68,6 +71,13 @@ pub(crate) fn is_pod_address(pod: PodId, address: &Address) -> bool {
             address: *address,
         })
         .is_some()
+}
+
+/// The pod of this node that has the address.
+#[inline(always)]
+pub(crate) fn local_pod(address: &Address) -> Option<PodId> {
+    // SAFETY: a live map value; an eight-byte aligned load is whole.
+    LOCAL_PODS.get_ptr(*address).map(|pod| unsafe { *pod })
 }
 
 /// Whether the port is kept out of the mesh.
@@ -210,6 +220,23 @@ pub(crate) fn owned(socket: *mut bpf_sock) -> Option<Owned> {
     };
     // SAFETY: null or a live storage value, which only the agent writes, once, before the socket is used.
     unsafe { value.cast::<Owned>().as_ref() }.copied()
+}
+
+/// Writes on a socket whose it is; false without memory for it.
+#[inline(always)]
+pub(crate) fn own(socket: *mut bpf_sock, mut owned: Owned) -> bool {
+    let map = (&raw const OWNED).cast_mut().cast();
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: a socket the kernel gave to this program; `owned` is copied by the helper.
+    let value = unsafe { bpf_sk_storage_get(map, socket.cast(), (&raw mut owned).cast(), create) };
+    // SAFETY: null or a live storage value; a socket that is dialled again has one from before.
+    match unsafe { value.cast::<Owned>().as_mut() } {
+        Some(value) => {
+            *value = owned;
+            true
+        }
+        None => false,
+    }
 }
 
 /// Raises a counter of this CPU.

@@ -32,7 +32,7 @@ fn connecting(ctx: &SockOpsContext) {
     let key = flow_key(ctx, &delivery);
     let flow = Flow {
         socket: ctx::socket_cookie(ctx),
-        role: owned::DELIVERY,
+        role: delivery.role,
         reserved: 0,
     };
     // Without the callback nobody would remove the entry: then do not insert it.
@@ -75,7 +75,7 @@ fn state_changed(ctx: &SockOpsContext) {
 
 #[inline(always)]
 fn delivery(ctx: &SockOpsContext) -> Option<Owned> {
-    maps::owned(ctx::event_socket(ctx)).filter(|owned| owned.role == owned::DELIVERY)
+    maps::owned(ctx::event_socket(ctx)).filter(|owned| matches!(owned.role, owned::DELIVERY | owned::PROBE))
 }
 
 /// The key as the pod sees it: the delivering socket's local side is the client.

@@ -165,6 +165,7 @@ fn broker_settings(config: &RunConfig) -> anyhow::Result<BrokerSettings> {
         bpffs: config.bpffs.clone(),
         instance: config.instance.clone(),
         cgroup,
+        kubelet_cgroup: config.kubelet_cgroup.clone(),
         proc: config.proc.clone(),
     })
 }

@@ -35,6 +35,8 @@ pub struct BrokerSettings {
     pub instance: String,
     /// The cgroup2 directory under which the pods' processes live, and the agent itself.
     pub cgroup: PathBuf,
+    /// The kubelet's cgroup: its health checks then reach pods that refuse plaintext.
+    pub kubelet_cgroup: Option<PathBuf>,
     /// The host's `/proc`: a container's own `/proc/sys` is read-only.
     pub proc: PathBuf,
 }
@@ -113,7 +115,7 @@ impl Broker {
             source,
         })?;
         let pins = Pins::create(&settings.bpffs, &settings.instance)?;
-        let (programs, maps) = Programs::start(pins, &settings.cgroup)?;
+        let (programs, maps) = Programs::start(pins, &settings.cgroup, settings.kubelet_cgroup.as_deref())?;
         Ok(Self {
             home,
             proc: settings.proc.clone(),

@@ -44,6 +44,10 @@ pub struct RunConfig {
     #[arg(long, value_name = "DIR", env = "TRAMLINE_BPFFS", default_value = DEFAULT_BPFFS)]
     pub bpffs: PathBuf,
 
+    /// cgroup2 directory of the kubelet: its health checks then reach pods that refuse plaintext
+    #[arg(long, value_name = "DIR", env = "TRAMLINE_KUBELET_CGROUP")]
+    pub kubelet_cgroup: Option<PathBuf>,
+
     /// proc file system of the node, writable below sys/net: a container's own is read-only there
     #[arg(long, value_name = "DIR", env = "TRAMLINE_PROC", default_value = "/proc")]
     pub proc: PathBuf,

@@ -20,6 +20,8 @@ const CONNECT4: &str = "connect4";
 const CONNECT6: &str = "connect6";
 const SOCKET_EVENT: &str = "socket_event";
 const STEER: &str = "steer";
+const PROBE4: &str = "probe4";
+const PROBE6: &str = "probe6";
 
 /// The object with the node's programs attached to the cgroup.
 pub(crate) struct Programs {
@@ -29,32 +31,26 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Loads the object, opens or creates the pinned maps, and attaches to `cgroup` what runs once per node.
-    pub(crate) fn start(pins: Pins, cgroup: &Path) -> Result<(Self, Maps), KernelError> {
+    /// Loads the object, opens or creates the pinned maps, and attaches to `cgroup` what runs once per node; to the
+    /// kubelet's cgroup, where it is known, what recognises its health checks.
+    pub(crate) fn start(
+        pins: Pins,
+        cgroup: &Path,
+        kubelet: Option<&Path>,
+    ) -> Result<(Self, Maps), KernelError> {
         let mut ebpf = load(&pins, None)?;
         let maps = Maps::take(&mut ebpf)?;
-        let target = File::open(cgroup).map_err(|source| KernelError::Attach {
-            program: CONNECT4,
-            target: cgroup.display().to_string(),
-            source,
-        })?;
-        let target_name = cgroup.display().to_string();
         // Registration first: from the moment connects are captured, deliveries must be known.
-        let hooks = [
-            (SOCKET_EVENT, AttachType::CgroupSockOps),
-            (CONNECT4, AttachType::CgroupInet4Connect),
-            (CONNECT6, AttachType::CgroupInet6Connect),
-        ];
-        for (hook, kind) in hooks {
-            let program = loaded(&mut ebpf, hook)?;
-            attach(program, target.as_fd(), kind, &pins.link(hook)).map_err(|source| {
-                KernelError::Attach {
-                    program: hook,
-                    target: target_name.clone(),
-                    source,
-                }
-            })?;
+        attach_to(&mut ebpf, &pins, cgroup, SOCKET_EVENT, AttachType::CgroupSockOps)?;
+        if let Some(kubelet) = kubelet {
+            attach_to(&mut ebpf, &pins, kubelet, PROBE4, AttachType::CgroupInet4Connect)?;
+            attach_to(&mut ebpf, &pins, kubelet, PROBE6, AttachType::CgroupInet6Connect)?;
+        } else {
+            Pins::remove(&pins.link(PROBE4))?;
+            Pins::remove(&pins.link(PROBE6))?;
         }
+        attach_to(&mut ebpf, &pins, cgroup, CONNECT4, AttachType::CgroupInet4Connect)?;
+        attach_to(&mut ebpf, &pins, cgroup, CONNECT6, AttachType::CgroupInet6Connect)?;
         Ok((
             Self {
                 pins,
@@ -101,7 +97,7 @@ impl Programs {
 }
 
 /// Names of the programs, in the order in which they meet a connection.
-pub(crate) const PROGRAMS: [&str; 4] = [CONNECT4, CONNECT6, STEER, SOCKET_EVENT];
+pub(crate) const PROGRAMS: [&str; 6] = [CONNECT4, CONNECT6, STEER, SOCKET_EVENT, PROBE4, PROBE6];
 
 /// Passes one program through this kernel's verifier, with maps of its own that go again at once.
 pub(crate) fn verify(program: &'static str) -> Result<(), KernelError> {
@@ -162,6 +158,23 @@ fn loaded<'a>(ebpf: &'a mut Ebpf, program: &'static str) -> Result<BorrowedFd<'a
         _ => return Err(KernelError::Missing(program)),
     };
     Ok(fd.map_err(refused)?.as_fd())
+}
+
+/// Attaches a program to a cgroup under its own name's pin.
+fn attach_to(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    cgroup: &Path,
+    program: &'static str,
+    kind: AttachType,
+) -> Result<(), KernelError> {
+    let failed = |source| KernelError::Attach {
+        program,
+        target: cgroup.display().to_string(),
+        source,
+    };
+    let target = File::open(cgroup).map_err(failed)?;
+    attach(loaded(ebpf, program)?, target.as_fd(), kind, &pins.link(program)).map_err(failed)
 }
 
 /// Replaces the program of the link pinned at `pin`; where there is none, or its target is gone, attaches anew.

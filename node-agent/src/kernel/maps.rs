@@ -12,7 +12,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use tramline_common::{
-    PodId,
+    Address, PodId,
     counter::Counter,
     map::{Flow, FlowKey, ListenerKey, Owned, Pod, PodAddress, PodPort, RangeData, name},
 };
@@ -21,6 +21,7 @@ use tramline_common::{
 pub(crate) struct Maps {
     pods: Mutex<HashMap<MapData, PodId, Pod>>,
     addresses: Mutex<HashMap<MapData, PodAddress, u32>>,
+    local_pods: Mutex<HashMap<MapData, Address, PodId>>,
     excluded_ports: Mutex<HashMap<MapData, PodPort, u32>>,
     excluded_ranges: Mutex<LpmTrie<MapData, RangeData, u64>>,
     listeners: Mutex<SockHash<MapData, ListenerKey>>,
@@ -56,6 +57,7 @@ impl Maps {
         Ok(Self {
             pods: Mutex::new(one(ebpf, name::PODS)?),
             addresses: Mutex::new(one(ebpf, name::POD_ADDRESSES)?),
+            local_pods: Mutex::new(one(ebpf, name::LOCAL_PODS)?),
             excluded_ports: Mutex::new(one(ebpf, name::EXCLUDED_PORTS)?),
             excluded_ranges: Mutex::new(one(ebpf, name::EXCLUDED_RANGES)?),
             listeners: Mutex::new(one(ebpf, name::LISTENERS)?),
@@ -96,7 +98,23 @@ impl Maps {
     /// Makes the pod's addresses in the map these.
     pub(crate) fn set_addresses(&self, pod: PodId, wanted: &[PodAddress]) -> Result<(), KernelError> {
         let rows: Vec<_> = wanted.iter().map(|key| (*key, 1)).collect();
-        replace(&self.addresses, name::POD_ADDRESSES, |key| key.pod == pod, &rows)
+        replace(&self.addresses, name::POD_ADDRESSES, |key| key.pod == pod, &rows)?;
+        let mut local = lock(&self.local_pods);
+        for row in wanted {
+            local
+                .insert(row.address, pod, 0)
+                .map_err(in_map(name::LOCAL_PODS))?;
+        }
+        let stale: Vec<Address> = local
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(address, owner)| *owner == pod && !wanted.iter().any(|row| row.address == *address))
+            .map(|(address, _)| address)
+            .collect();
+        for address in &stale {
+            absent_is_fine(local.remove(address), name::LOCAL_PODS)?;
+        }
+        Ok(())
     }
 
     /// Makes the pod's excluded ports in the map these.

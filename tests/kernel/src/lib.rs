@@ -80,6 +80,7 @@ impl Pod {
             bpffs: "/sys/fs/bpf".into(),
             instance: self.instance.clone(),
             cgroup: self.cgroup.clone(),
+            kubelet_cgroup: None,
             proc: "/proc".into(),
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 use tramline_common::map::plaintext;
 use tramline_kernel_tests::{Pod, V4, rows};
-use tramline_node_agent::broker::{Broker, PodRows};
+use tramline_node_agent::broker::{Broker, BrokerSettings, PodRows};
 
 const SOON: Duration = Duration::from_millis(700);
 
@@ -129,6 +129,48 @@ async fn without_an_agent_nothing_passes_and_the_next_agent_takes_over() {
     client.expect("connected");
     broker.withdraw(id).expect("withdraw");
     assert!(broker.left_over().expect("pins").is_empty());
+}
+
+#[tokio::test]
+async fn a_health_check_of_the_kubelet_reaches_a_pod_that_refuses_plaintext() {
+    let pod = Pod::new("h");
+    // This process plays the kubelet.
+    let settings = BrokerSettings {
+        kubelet_cgroup: Some(pod.settings().cgroup),
+        ..pod.settings()
+    };
+    let broker = Broker::start(&settings).expect("broker");
+    let app = pod.inside(|| TcpListener::bind("0.0.0.0:80").expect("bind"));
+    let enrolled = broker
+        .enroll(&pod.netns(), &rows(plaintext::DROP))
+        .await
+        .expect("enroll");
+    let check = knock(&pod, 80).expect("the check is let in");
+    let (_, from) = app.accept().unwrap();
+    assert_eq!(from, check.local_addr().unwrap());
+    let registered = || {
+        broker
+            .fill()
+            .into_iter()
+            .find(|fill| fill.map == "REGISTRY")
+            .unwrap()
+            .entries
+    };
+    assert_eq!(registered(), 1);
+    drop(check);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(registered(), 0, "nothing stays open behind it");
+    refused(knock(&pod, 81));
+    drop(broker);
+    // The next agent is not told of a kubelet: then its checks are plaintext like any other.
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    let again = broker
+        .enroll(&pod.netns(), &rows(plaintext::DROP))
+        .await
+        .expect("enroll");
+    refused(knock(&pod, 80));
+    drop(enrolled);
+    broker.withdraw(again.id).expect("withdraw");
 }
 
 #[test]
