@@ -59,7 +59,7 @@ pub(crate) fn denies(stage: &mut Stage) -> Result<String> {
         ensure!(line["verdict"] == "deny", "{line}");
         seen.push(format!(
             "{workload}: sleep {}, logged {} {}",
-            reports[0]["error"], line["reason"], line["policy"]
+            reports[0]["error"], line["reason"], line["detail"]
         ));
     }
     stage
