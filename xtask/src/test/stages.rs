@@ -17,6 +17,9 @@ use crate::workspace::Workspace;
 /// The directories of the packages whose tests need root, by stage.
 const ROOT_TESTS: [(Stage, &str); 2] = [(Stage::Kernel, "tests/kernel"), (Stage::E2e, "tests/e2e")];
 
+/// Without root these tests say so and pass; as a stage they must not.
+const REQUIRE_ROOT: &str = "TRAMLINE_REQUIRE_ROOT";
+
 pub(crate) struct Runner<'a> {
     workspace: &'a Workspace,
     nextest: bool,
@@ -118,6 +121,7 @@ impl<'a> Runner<'a> {
         if self.nextest {
             return tests(
                 self.nextest()
+                    .env(REQUIRE_ROOT, "1")
                     .arg("--filterset")
                     .arg(format!("package({package})")),
             );
@@ -130,6 +134,7 @@ impl<'a> Runner<'a> {
             let mut command = Command::new(&test.executable);
             counts += tests(
                 command
+                    .env(REQUIRE_ROOT, "1")
                     .arg("--test-threads=1")
                     .current_dir(self.workspace.root.join(directory)),
             )?;
