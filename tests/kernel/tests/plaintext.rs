@@ -12,7 +12,8 @@ use tramline_node_agent::broker::{Broker, BrokerSettings, PodRows};
 const SOON: Duration = Duration::from_millis(700);
 
 fn at(port: u16) -> SocketAddr {
-    format!("{V4}:{port}").parse().unwrap()
+    let address: std::net::Ipv4Addr = V4.parse().unwrap_or_else(|error| panic!("{V4}: {error}"));
+    SocketAddr::from((address, port))
 }
 
 /// A connect from the node, which is outside the mesh.
@@ -22,12 +23,10 @@ fn knock(pod: &Pod, port: u16) -> io::Result<TcpStream> {
 }
 
 fn refused(result: io::Result<TcpStream>) {
-    let error = result.expect_err("must be refused");
-    assert_eq!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused,
-        "a closed door, not a silent one: {error}"
-    );
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        other => panic!("a closed door is neither open nor silent: {other:?}"),
+    }
 }
 
 #[tokio::test]
