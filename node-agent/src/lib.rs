@@ -14,6 +14,8 @@ pub mod doctor;
 pub mod identify;
 mod inbound;
 mod kernel;
+#[cfg(test)]
+mod memory_budget_tests;
 pub mod observe;
 mod outbound;
 mod pods;
