@@ -1,6 +1,6 @@
 //! `cargo xtask setup`, and the same for the commands that need it: finds what is missing and installs it.
 //!
-//! On Debian and its like everything is installed from the distribution's packages and crates.io, as root. Elsewhere
+//! On Debian and its like everything is installed from the distribution's packages and published crates, as root. Elsewhere
 //! what is missing is named together with the command that installs it.
 
 pub(crate) mod apt;
