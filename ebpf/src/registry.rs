@@ -5,7 +5,7 @@ use crate::{ctx, maps, report};
 use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_LISTEN,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_LISTEN,
     },
     programs::SockOpsContext,
 };
@@ -62,13 +62,17 @@ fn listening(ctx: &SockOpsContext) {
 #[inline(always)]
 fn state_changed(ctx: &SockOpsContext) {
     let (old, new) = (ctx.arg(0), ctx.arg(1));
-    if new != BPF_TCP_CLOSE {
+    if new != BPF_TCP_CLOSE && new != BPF_TCP_CLOSE_WAIT {
         return;
     }
     if old == BPF_TCP_LISTEN {
         let (_, port, _, _) = ctx::event_flow(ctx);
         maps::listen_ends(ctx::netns_of_event(ctx), port);
-    } else if let Some(delivery) = delivery(ctx) {
+        return;
+    }
+    // Also when the application has said its last (CLOSE_WAIT): its socket may be gone long before the delivering
+    // one, and then a SYN from the client's address and port, which need not be the client's, would be let in.
+    if let Some(delivery) = delivery(ctx) {
         maps::unregister(&flow_key(ctx, &delivery), ctx::socket_cookie(ctx));
     }
 }
