@@ -18,6 +18,7 @@ use crate::{
     kernel::{events::Events, load::Programs, maps::Maps, pins::Pins},
     sys::netns::Netns,
 };
+use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use std::{
     collections::HashMap,
     io,
@@ -59,6 +60,9 @@ pub enum BrokerError {
     /// The namespace is the agent's own: a hostNetwork pod, or a wrong annotation.
     #[error("{0} is the node's own network namespace: a hostNetwork pod cannot be enrolled")]
     HostNetwork(PathBuf),
+    /// Another workload has this namespace.
+    #[error("{0} is the network namespace of another enrolled pod: each pod needs one of its own")]
+    AlreadyEnrolled(PathBuf),
     /// The pod forwards packets: its addresses do not tell who speaks.
     #[error(
         "the pod forwards packets of others (net.ipv4.ip_forward or net.ipv6.conf.all.forwarding): it cannot be enrolled"
@@ -114,6 +118,7 @@ impl Broker {
             path: own.to_owned(),
             source,
         })?;
+        check_mounts(settings)?;
         let pins = Pins::create(&settings.bpffs, &settings.instance)?;
         let (programs, maps) = Programs::start(pins, &settings.cgroup, settings.kubelet_cgroup.as_deref())?;
         Ok(Self {
@@ -163,6 +168,18 @@ impl Broker {
     fn pods(&self) -> std::sync::MutexGuard<'_, HashMap<PodId, enroll::Pod>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the kernel would say with a number, said with the flag that is wrong.
+fn check_mounts(settings: &BrokerSettings) -> Result<(), KernelError> {
+    let is = |path: &Path, kind| statfs(path).is_ok_and(|found| found.filesystem_type() == kind);
+    if !is(&settings.bpffs, BPF_FS_MAGIC) {
+        return Err(KernelError::NoBpffs(settings.bpffs.clone()));
+    }
+    if !is(&settings.cgroup, CGROUP2_SUPER_MAGIC) {
+        return Err(KernelError::NoCgroup(settings.cgroup.clone()));
+    }
+    Ok(())
 }
 
 /// The first cgroup2 mount, as `/proc/self/mountinfo` lists it.

@@ -52,8 +52,17 @@ pub enum KernelError {
         #[source]
         source: aya::maps::MapError,
     },
+    /// Another agent of this name runs.
+    #[error("another agent runs as instance {0:?}; stop it, or give this one its own --instance")]
+    InUse(String),
+    /// Pins live in a bpf filesystem only.
+    #[error("{0} is not a bpf filesystem; mount one (mount -t bpf bpf /sys/fs/bpf) or name it with --bpffs")]
+    NoBpffs(PathBuf),
+    /// Programs attach to cgroup2 only.
+    #[error("{0} is not a cgroup2 directory; name the node's cgroup2 mount with --cgroup-root")]
+    NoCgroup(PathBuf),
     /// The directory of the pins cannot be used.
-    #[error("cannot use {path} for pins (is it below a bpf filesystem?): {source}")]
+    #[error("cannot use {path} for pins: {source}")]
     Pins {
         /// The directory or file.
         path: PathBuf,

@@ -37,7 +37,8 @@ pub(crate) struct LocalPod {
     pub(crate) already_open: AtomicUsize,
     netns: PathBuf,
     tasks: TaskTracker,
-    rows: Mutex<crate::broker::PodRows>,
+    /// What the kernel has; unknown after a failure.
+    rows: Mutex<Option<crate::broker::PodRows>>,
 }
 
 impl LocalPod {
@@ -122,31 +123,60 @@ pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
             .get(&pod.uid)
             .and_then(|workload| workload.netns.as_deref())
             .is_some_and(|netns| pod.netns == std::path::Path::new(netns));
-        if !stays {
+        if !stays || context.broker.is_replaced(pod.id, &pod.netns) {
             release(context, &pod);
         }
     }
     context.pods.failures().retain(|uid, _| wanted.contains_key(uid));
+    // Pods that are there first: a policy that tightens does not wait for a new pod.
     for workload in wanted.values() {
-        match context.pods.get(&workload.uid) {
-            Some(pod) => update(context, mesh, workload, &pod),
-            None => enroll(context, mesh, workload).await,
+        if let Some(pod) = context.pods.get(&workload.uid) {
+            update(context, mesh, workload, &pod);
         }
     }
+    for workload in wanted.values() {
+        if context.pods.get(&workload.uid).is_none() {
+            enroll(context, mesh, workload).await;
+        }
+    }
+    let identities = wanted.values().map(|workload| workload.identity.clone());
+    context.certificates.retain(&identities.collect());
+    release_left_over(
+        context,
+        wanted.values().filter_map(|workload| workload.netns.as_deref()),
+    );
 }
 
-/// Lets go of namespaces that an earlier agent captured and the configuration no longer names.
-pub(crate) fn release_left_over(context: &Context) {
-    match context.broker.left_over() {
-        Ok(pods) => {
-            for pod in pods {
-                match context.broker.withdraw(pod) {
-                    Ok(()) => tracing::info!(pod = format!("{pod:#x}"), "released a pod of an earlier agent"),
-                    Err(error) => tracing::warn!(%error, "cannot release a pod of an earlier agent"),
-                }
-            }
+/// Whether a pod's path leads to another namespace than the one that was enrolled.
+pub(crate) fn any_replaced(context: &Context) -> bool {
+    let pods = context.pods.all();
+    pods.iter()
+        .any(|pod| context.broker.is_replaced(pod.id, &pod.netns))
+}
+
+/// Lets go of namespaces that an agent captured and the configuration no longer names: an earlier agent's, or those
+/// whose release failed before.
+///
+/// A pod that the configuration names and that could not be enrolled stays captured, with nobody to answer: closed.
+fn release_left_over<'a>(context: &Context, wanted: impl Iterator<Item = &'a str>) {
+    let left_over = match context.broker.left_over() {
+        Ok(pods) if pods.is_empty() => return,
+        Ok(pods) => pods,
+        Err(error) => return tracing::warn!(%error, "cannot list the pods of an earlier agent"),
+    };
+    let named: Result<HashSet<_>, _> = wanted
+        .map(|path| context.broker.id_at(std::path::Path::new(path)))
+        .collect();
+    let named = match named {
+        Ok(named) => named,
+        // Any of them may be the one that cannot be looked at.
+        Err(error) => return tracing::debug!(%error, "pods of an earlier agent stay captured for now"),
+    };
+    for pod in left_over.into_iter().filter(|pod| !named.contains(pod)) {
+        match context.broker.withdraw(pod) {
+            Ok(()) => tracing::info!(pod = format!("{pod:#x}"), "released a pod of an earlier agent"),
+            Err(error) => tracing::warn!(%error, "cannot release a pod of an earlier agent"),
         }
-        Err(error) => tracing::warn!(%error, "cannot list the pods of an earlier agent"),
     }
 }
 
@@ -193,7 +223,7 @@ fn start(
         already_open: AtomicUsize::new(already_open),
         netns,
         tasks: TaskTracker::new(),
-        rows: Mutex::new(rows),
+        rows: Mutex::new(Some(rows)),
     });
     accepting::start(context, &pod, enrolled.listeners);
     if already_open > 0 {
@@ -224,22 +254,23 @@ fn start(
 fn update(context: &Context, mesh: &Mesh, workload: &Workload, pod: &LocalPod) {
     let rows = rows::of(mesh, workload);
     let mut current = pod.rows.lock().unwrap_or_else(PoisonError::into_inner);
-    if *current == rows {
+    if current.as_ref() == Some(&rows) {
         return;
     }
     match context.broker.update(pod.id, &rows) {
-        Ok(()) => *current = rows,
+        Ok(()) => {
+            *current = Some(rows);
+            context.pods.failures().remove(&workload.uid);
+        }
         Err(error) => {
             // The kernel must not go on with rows that may be wider than the policy: let nothing in meanwhile.
-            tracing::error!(pod = %pod.uid, %error, "cannot update a pod's rows; its plaintext is refused");
-            let closed = crate::broker::PodRows {
-                plaintext: BTreeMap::new(),
-                ..rows::closed()
-            };
-            if let Err(error) = context.broker.update(pod.id, &closed) {
+            *current = None;
+            let why = format!("its rows cannot be updated, so its plaintext is refused: {error}");
+            tracing::error!(pod = %pod.uid, "{why}");
+            context.pods.failures().insert(workload.uid.clone(), why);
+            if let Err(error) = context.broker.refuse_plaintext(pod.id) {
                 tracing::error!(pod = %pod.uid, %error, "cannot close a pod's plaintext");
             }
-            *current = closed;
         }
     }
 }

@@ -94,7 +94,7 @@ impl AdminState for State {
             node: self.context.node.to_string(),
             instance: self.instance.clone(),
             trust_domain: self.trust_domain.clone(),
-            generation: self.context.mesh.load().generation(),
+            generation: self.report.generation(),
             config_errors: self.report.errors().len(),
             enrolled: self.context.pods.all().len(),
             details: self.details(),

@@ -8,25 +8,35 @@ use crate::{
     pods,
 };
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{runtime::Handle, sync::mpsc};
 use tramline_core::mesh::Mesh;
 
-/// How often pods that could not be enrolled are tried again.
+/// How often pods that could not be enrolled are tried again, and pods looked at whose namespace may have been
+/// replaced.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// What is wrong with the latest configuration, for `tramline status` and the metrics.
 #[derive(Default)]
 pub(super) struct Report {
     errors: Mutex<Vec<String>>,
+    generation: AtomicU64,
 }
 
 impl Report {
     /// One line per error; empty when the latest configuration is in force.
     pub(super) fn errors(&self) -> Vec<String> {
         self.lock().clone()
+    }
+
+    /// The snapshot that both the agent and the kernel's rows follow: what is refused by it is refused everywhere.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     fn set(&self, errors: Vec<String>) {
@@ -55,16 +65,19 @@ pub(super) async fn follow(
                 None => return,
                 Some(Err(errors)) => refuse(&errors, &report, &configured, first),
                 Some(Ok(mesh)) => {
+                    first = false;
                     report.set(Vec::new());
-                    configured.ok();
+                    let generation = mesh.generation();
                     apply(&context, mesh, &data).await;
-                    if std::mem::take(&mut first) {
-                        pods::release_left_over(&context);
-                    }
+                    report.generation.store(generation, Ordering::Release);
+                    configured.ok();
                     tell(&context, &enrolled);
                 }
             },
-            _ = retry.tick(), if context.pods.failed() > 0 => {
+            _ = retry.tick() => {
+                if context.pods.failed() == 0 && !pods::any_replaced(&context) {
+                    continue;
+                }
                 let mesh = context.mesh.load_full();
                 reconcile(&context, mesh, &data).await;
                 tell(&context, &enrolled);

@@ -100,10 +100,10 @@ pub(super) fn register(context: &Arc<Context>, report: &Arc<Report>, checks: &Ch
                 .collect()
         }),
     );
-    metrics.register(
-        &families::CONFIG_GENERATION,
-        with(|context| vec![Sample::count([], context.mesh.load().generation())]),
-    );
+    let in_force = report.clone();
+    metrics.register(&families::CONFIG_GENERATION, move || {
+        vec![Sample::count([], in_force.generation())]
+    });
     metrics.register(
         &families::ENROLLED_PODS,
         with(|context| vec![Sample::count([], context.pods.all().len() as u64)]),

@@ -83,6 +83,28 @@ impl Broker {
         if id == self.home.cookie(&self.home).map_err(in_namespace)? {
             return Err(BrokerError::HostNetwork(path.to_owned()));
         }
+        // Two workloads in one namespace: whichever came last would speak for both.
+        if self.pods().contains_key(&id) {
+            return Err(BrokerError::AlreadyEnrolled(path.to_owned()));
+        }
+        let captured_before = self.programs.is_steered(id);
+        let enrolled = self.capture(id, namespace, rows).await;
+        // What an earlier agent captured stays captured (and closed); a pod that never was must not be so by half.
+        if enrolled.is_err()
+            && !captured_before
+            && let Err(error) = self.withdraw(id)
+        {
+            tracing::warn!(%error, path = %path.display(), "cannot undo a failed enrolment");
+        }
+        enrolled
+    }
+
+    async fn capture(
+        &self,
+        id: PodId,
+        namespace: Arc<Netns>,
+        rows: &PodRows,
+    ) -> Result<Enrolled, BrokerError> {
         self.prepare_settings(&namespace)?;
         let (network, address_changes) = Network::open(&namespace, &self.home)?;
         if let Some(name) = network.foreign_interface().await? {
@@ -131,13 +153,10 @@ impl Broker {
             .iter()
             .map(|range| range_row(id, range))
             .collect();
-        let plaintext: Vec<_> = std::iter::once((0, rows.plaintext_default))
-            .chain(rows.plaintext.iter().map(|(port, verdict)| (*port, *verdict)))
-            .map(|(port, verdict)| (PodPort::new(id, port, direction::INBOUND), verdict))
-            .collect();
+        // First what may tighten.
+        self.maps.set_plaintext(id, &plaintext_rows(id, rows))?;
         self.maps.set_excluded_ports(id, &ports)?;
         self.maps.set_excluded_ranges(id, &ranges)?;
-        self.maps.set_plaintext(id, &plaintext)?;
         Ok(())
     }
 
@@ -148,6 +167,31 @@ impl Broker {
             step: "closing the pod's old connections",
             source,
         })
+    }
+
+    /// Lets no plaintext into the pod: without a row the programs refuse. Removing rows needs no room in a map.
+    pub fn refuse_plaintext(&self, id: PodId) -> Result<(), BrokerError> {
+        let plaintext = self.maps.set_plaintext(id, &[]);
+        self.maps.set_excluded_ports(id, &[])?;
+        Ok(plaintext?)
+    }
+
+    /// The pod whose network namespace is at `path`, enrolled or not.
+    pub fn id_at(&self, path: &Path) -> Result<PodId, BrokerError> {
+        Netns::open(path)
+            .and_then(|namespace| namespace.cookie(&self.home))
+            .map_err(|source| BrokerError::Namespace {
+                path: path.to_owned(),
+                source,
+            })
+    }
+
+    /// Whether another namespace than the enrolled pod's is at `path` by now.
+    ///
+    /// A path that leads nowhere is no such proof: the namespace may live on without a name.
+    pub fn is_replaced(&self, id: PodId, path: &Path) -> bool {
+        self.namespace(id)
+            .is_ok_and(|namespace| namespace.is_at(path).is_ok_and(|same| !same))
     }
 
     /// Makes the pod's addresses in the map these, and the marked route's source with them.
@@ -163,23 +207,28 @@ impl Broker {
     /// Also for a pod that an earlier agent enrolled, whose namespace may be gone.
     pub fn withdraw(&self, id: PodId) -> Result<(), BrokerError> {
         self.pods().remove(&id);
+        // While either of these is there, so are the rows: half a release must not be a pod without capture and with
+        // a `steer` that knows nothing of it. It is tried again, since the pin is still listed.
         self.maps.remove_pod(id)?;
         self.programs.release(id)?;
+        let mut results = Vec::new();
         for role in [listener::OUTBOUND, listener::HBONE, listener::PLAINTEXT] {
             for family in FAMILIES {
-                self.maps.remove_listener(ListenerKey {
+                results.push(self.maps.remove_listener(ListenerKey {
                     pod: id,
                     role,
                     family,
-                })?;
+                }));
             }
         }
-        self.maps.set_addresses(id, &[])?;
-        self.maps.set_excluded_ports(id, &[])?;
-        self.maps.set_excluded_ranges(id, &[])?;
-        self.maps.set_plaintext(id, &[])?;
-        self.maps.clear_listening(id)?;
-        Ok(())
+        results.extend([
+            self.maps.set_addresses(id, &[]),
+            self.maps.set_excluded_ports(id, &[]),
+            self.maps.set_excluded_ranges(id, &[]),
+            self.maps.set_plaintext(id, &[]),
+            self.maps.clear_listening(id),
+        ]);
+        Ok(results.into_iter().collect::<Result<(), _>>()?)
     }
 
     pub(super) fn namespace(&self, id: PodId) -> Result<Arc<Netns>, BrokerError> {
@@ -253,6 +302,17 @@ impl Broker {
     }
 }
 
+/// The default row comes last: at each moment in between, a port's answer is its old or its new one, never the new
+/// default of a port that is about to get a row of its own.
+fn plaintext_rows(id: PodId, rows: &PodRows) -> Vec<(PodPort, u32)> {
+    rows.plaintext
+        .iter()
+        .map(|(port, verdict)| (*port, *verdict))
+        .chain(std::iter::once((0, rows.plaintext_default)))
+        .map(|(port, verdict)| (PodPort::new(id, port, direction::INBOUND), verdict))
+        .collect()
+}
+
 fn range_row(id: PodId, range: &IpNet) -> (u32, RangeData) {
     let bits = match range {
         // IPv4 is stored mapped: its network starts after 96 bits.
@@ -263,4 +323,24 @@ fn range_row(id: PodId, range: &IpNet) -> (u32, RangeData) {
         RangeData::prefix_len(bits),
         RangeData::new(id, Address::from(range.network())),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PodRows, plaintext_rows};
+    use tramline_common::map::plaintext;
+
+    #[test]
+    fn a_port_that_closes_does_so_before_the_default_opens() {
+        let rows = PodRows {
+            plaintext_default: plaintext::PASS,
+            plaintext: [(80, plaintext::DROP)].into(),
+            ..PodRows::default()
+        };
+        let ports: Vec<_> = plaintext_rows(7, &rows)
+            .into_iter()
+            .map(|(key, verdict)| (key.port, verdict))
+            .collect();
+        assert_eq!(ports, [(80, plaintext::DROP), (0, plaintext::PASS)]);
+    }
 }

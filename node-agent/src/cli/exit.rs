@@ -45,8 +45,19 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failure, format!("{error:#}"))
+        Self::new(Exit::Failure, with_causes(&error))
     }
+}
+
+/// The error and its causes in one line; a cause that the error's own text has already said is not said again.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Says what went wrong on standard error and gives the exit code.
@@ -61,4 +72,22 @@ pub(super) fn report(done: Result<(), Failure>) -> ExitCode {
         output::talk(&format!("  next: {next}"));
     }
     ExitCode::from(failure.exit as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot open the door: {0}")]
+    struct Door(#[source] std::io::Error);
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let locked = || std::io::Error::other("it is locked");
+        let said = Failure::from(anyhow::Error::new(Door(locked())));
+        assert_eq!(said.what, "cannot open the door: it is locked");
+        let said = Failure::from(anyhow::Error::new(locked()).context("going home"));
+        assert_eq!(said.what, "going home: it is locked");
+    }
 }

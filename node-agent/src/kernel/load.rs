@@ -10,7 +10,10 @@ use aya_log::EbpfLogger;
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
     sync::{Mutex, PoisonError},
 };
@@ -46,8 +49,8 @@ impl Programs {
             attach_to(&mut ebpf, &pins, kubelet, PROBE4, AttachType::CgroupInet4Connect)?;
             attach_to(&mut ebpf, &pins, kubelet, PROBE6, AttachType::CgroupInet6Connect)?;
         } else {
-            Pins::remove(&pins.link(PROBE4))?;
-            Pins::remove(&pins.link(PROBE6))?;
+            pins.remove_links(PROBE4, None)?;
+            pins.remove_links(PROBE6, None)?;
         }
         attach_to(&mut ebpf, &pins, cgroup, CONNECT4, AttachType::CgroupInet4Connect)?;
         attach_to(&mut ebpf, &pins, cgroup, CONNECT6, AttachType::CgroupInet6Connect)?;
@@ -83,6 +86,11 @@ impl Programs {
                 source,
             }
         })
+    }
+
+    /// Whether this agent or one before it attached an instance of `steer` for the pod.
+    pub(crate) fn is_steered(&self, pod: PodId) -> bool {
+        self.pins.pod(pod).exists()
     }
 
     /// Detaches a pod's instance of `steer`.
@@ -174,7 +182,16 @@ fn attach_to(
         source,
     };
     let target = File::open(cgroup).map_err(failed)?;
-    attach(loaded(ebpf, program)?, target.as_fd(), kind, &pins.link(program)).map_err(failed)
+    // A cgroup's id is its directory's inode number.
+    let id = target.metadata().map_err(failed)?.ino();
+    attach(
+        loaded(ebpf, program)?,
+        target.as_fd(),
+        kind,
+        &pins.link(program, id),
+    )
+    .map_err(failed)?;
+    pins.remove_links(program, Some(id))
 }
 
 /// Replaces the program of the link pinned at `pin`; where there is none, or its target is gone, attaches anew.

@@ -17,7 +17,11 @@ pub(super) async fn close_refused(broker: Arc<Broker>, pod: Arc<LocalPod>, open:
     tokio::time::sleep(GRACE).await;
     let refused = {
         let rows = pod.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        refused(&rows, open)
+        match rows.as_ref() {
+            Some(rows) => refused(rows, open),
+            // After a failed update the kernel refuses all plaintext.
+            None => open.into_iter().filter(|socket| socket.inbound).collect(),
+        }
     };
     if refused.is_empty() {
         return;

@@ -24,14 +24,6 @@ pub(super) fn of(mesh: &Mesh, workload: &Workload) -> PodRows {
     }
 }
 
-/// Nothing in plaintext, nothing excluded.
-pub(super) fn closed() -> PodRows {
-    PodRows {
-        plaintext_default: plaintext::DROP,
-        ..PodRows::default()
-    }
-}
-
 fn row(verdict: PlaintextVerdict) -> u32 {
     match verdict {
         PlaintextVerdict::Pass => plaintext::PASS,

@@ -4,7 +4,10 @@ use nix::sched::{CloneFlags, setns};
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
 };
 
@@ -25,6 +28,12 @@ impl Netns {
     /// The namespace of this process.
     pub(crate) fn of_this_process() -> io::Result<Self> {
         Self::open(Path::new("/proc/self/ns/net"))
+    }
+
+    /// Whether `path` leads to this namespace. While this is held, its inode number is nobody else's.
+    pub(crate) fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let (own, there) = (self.namespace.metadata()?, std::fs::metadata(path)?);
+        Ok(own.dev() == there.dev() && own.ino() == there.ino())
     }
 
     /// The cookie: unique from boot to shutdown (`SO_NETNS_COOKIE`, kernel ≥ 5.14).
