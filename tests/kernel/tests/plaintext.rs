@@ -145,7 +145,7 @@ async fn a_health_check_of_the_kubelet_reaches_a_pod_that_refuses_plaintext() {
         .await
         .expect("enroll");
     let check = knock(&pod, 80).expect("the check is let in");
-    let (_, from) = app.accept().unwrap();
+    let (accepted, from) = app.accept().unwrap();
     assert_eq!(from, check.local_addr().unwrap());
     let registered = || {
         broker
@@ -156,7 +156,7 @@ async fn a_health_check_of_the_kubelet_reaches_a_pod_that_refuses_plaintext() {
             .entries
     };
     assert_eq!(registered(), 1);
-    drop(check);
+    drop((check, accepted));
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(registered(), 0, "nothing stays open behind it");
     refused(knock(&pod, 81));

@@ -12,7 +12,8 @@ use tramline_node_agent::broker::{Broker, BrokerError, BrokerSettings};
 const SOON: Duration = Duration::from_secs(2);
 
 fn set_forwarding(pod: &Pod, value: &'static str) {
-    pod.inside(move || std::fs::write("/proc/sys/net/ipv4/ip_forward", value).expect("sysctl"));
+    let written = pod.inside(move || std::fs::write("/proc/sys/net/ipv4/ip_forward", value));
+    assert!(written.is_ok(), "{written:?}");
 }
 
 #[tokio::test]
