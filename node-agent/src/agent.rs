@@ -119,7 +119,7 @@ async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> 
         live: Checks::default(),
         ready: checks,
     };
-    let state = admin::State::new(config, context.clone(), report.clone());
+    let state = admin::State::new(config, context.clone(), report.clone(), data.handle().clone());
     let admin = AdminServer::bind(&config.admin_socket, state, health.clone(), log)?;
     tokio::spawn(admin.run(stop.clone()));
     if let Some(address) = config.metrics_address.0 {

@@ -10,6 +10,7 @@ use crate::{
     },
 };
 use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
+use tokio::runtime::Handle;
 use tramline_core::workload::{Protocol, Workload};
 
 /// Answers the admin socket.
@@ -18,15 +19,17 @@ pub(super) struct State {
     trust_domain: String,
     context: Arc<Context>,
     report: Arc<Report>,
+    data: Handle,
 }
 
 impl State {
-    pub(super) fn new(config: &RunConfig, context: Arc<Context>, report: Arc<Report>) -> Self {
+    pub(super) fn new(config: &RunConfig, context: Arc<Context>, report: Arc<Report>, data: Handle) -> Self {
         Self {
             instance: config.instance.clone(),
             trust_domain: config.trust_domain.clone(),
             context,
             report,
+            data,
         }
     }
 
@@ -55,6 +58,10 @@ impl State {
         details.insert(
             "connections.shed".to_owned(),
             context.shed.load(Ordering::Relaxed).to_string(),
+        );
+        details.insert(
+            "tasks".to_owned(),
+            self.data.metrics().num_alive_tasks().to_string(),
         );
         details.insert("tunnels".to_owned(), context.pool.connections().to_string());
         details

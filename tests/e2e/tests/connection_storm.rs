@@ -14,10 +14,11 @@ const TUNNELS: f64 = 40.0;
 /// A run of tens of thousands of connections in a debug build.
 const LIMIT: Duration = Duration::from_secs(270);
 
-/// What must be back where it was: descriptors, live connections, entries of the kernel's maps.
+/// What must be back where it was: descriptors, tasks, live connections, entries of the kernel's maps.
 #[derive(Debug)]
 struct Held {
     descriptors: usize,
+    tasks: f64,
     /// Idle tunnels stay in the pool for minutes, each with its descriptor: they are counted, not leaked.
     tunnels: f64,
     connections: u64,
@@ -25,10 +26,15 @@ struct Held {
 }
 
 fn held(agent: &Agent) -> Result<Held> {
+    let status = agent.cli("status")?;
     Ok(Held {
         descriptors: agent.descriptors()?,
+        tasks: status["details"]["tasks"]
+            .as_str()
+            .and_then(|tasks| tasks.parse().ok())
+            .context("no tasks in the status")?,
         tunnels: agent.metric("tramline_tunnel_connections", &[])?,
-        connections: agent.cli("status")?["connections"]
+        connections: status["connections"]
             .as_u64()
             .context("no connections in the status")?,
         registry: agent.metric("tramline_ebpf_map_entries", &[])?,
@@ -53,7 +59,10 @@ fn gives_back(world: &mut World, load: impl FnOnce(&mut World) -> Result<()>) ->
         let same = now.iter().zip(&before).all(|(now, before)| {
             // A scrape or two may be open; what leaks per connection counts in thousands.
             let grown = now.descriptors as f64 - before.descriptors as f64 - (now.tunnels - before.tunnels);
+            // A tunnel has a handful of tasks at either end.
+            let tasks = now.tasks - before.tasks - 4.0 * (now.tunnels - before.tunnels).max(0.0);
             grown <= 8.0
+                && tasks <= 8.0
                 && now.tunnels <= TUNNELS
                 && now.connections <= before.connections
                 && now.registry <= before.registry + 16.0
