@@ -20,7 +20,8 @@ const SOCK_STREAM: u32 = 1;
 const LOOPBACK: u32 = 1;
 
 /// The pod whose namespace this instance of `steer` is attached to. `sk_lookup` has no netns-cookie helper,
-/// so the loader writes the cookie here before it loads the program.
+/// so the loader writes the cookie here before it loads the program. In the node's own programs it is the namespace of
+/// the node.
 #[unsafe(no_mangle)]
 static POD: PodId = 0;
 

@@ -13,7 +13,9 @@ use tramline_common::{
 /// Always lets the connect go on: without memory for the mark the check meets the pod's plaintext rows.
 #[inline(always)]
 pub(crate) fn connect(ctx: &SockAddrContext, to: Destination) -> i32 {
+    // A cgroup named by mistake may have pods below it: no process in a pod's namespace is the kubelet.
     if ctx::is_tcp(ctx)
+        && ctx::netns_of_connect(ctx) == ctx::pod()
         && let Some(pod) = maps::local_pod(&to.address)
         && maps::own(
             ctx::connecting_socket(ctx),

@@ -120,7 +120,12 @@ impl Broker {
         })?;
         check_mounts(settings)?;
         let pins = Pins::create(&settings.bpffs, &settings.instance)?;
-        let (programs, maps) = Programs::start(pins, &settings.cgroup, settings.kubelet_cgroup.as_deref())?;
+        let own_cookie = home.cookie(&home).map_err(|source| BrokerError::Namespace {
+            path: own.to_owned(),
+            source,
+        })?;
+        let kubelet = settings.kubelet_cgroup.as_deref();
+        let (programs, maps) = Programs::start(pins, &settings.cgroup, kubelet, own_cookie)?;
         Ok(Self {
             home,
             proc: settings.proc.clone(),
@@ -139,6 +144,11 @@ impl Broker {
     /// How full the maps are.
     pub fn fill(&self) -> Vec<Fill> {
         self.maps.fill()
+    }
+
+    /// What the maps can take, by name; unlike [`Self::fill`] this costs nothing.
+    pub fn capacities(&self) -> [(&'static str, usize); 5] {
+        Maps::capacities()
     }
 
     /// Writes the programs' diagnostics to the log, where the object was built with them.
@@ -176,8 +186,10 @@ fn check_mounts(settings: &BrokerSettings) -> Result<(), KernelError> {
     if !is(&settings.bpffs, BPF_FS_MAGIC) {
         return Err(KernelError::NoBpffs(settings.bpffs.clone()));
     }
-    if !is(&settings.cgroup, CGROUP2_SUPER_MAGIC) {
-        return Err(KernelError::NoCgroup(settings.cgroup.clone()));
+    for cgroup in std::iter::once(&settings.cgroup).chain(&settings.kubelet_cgroup) {
+        if !is(cgroup, CGROUP2_SUPER_MAGIC) {
+            return Err(KernelError::NoCgroup(cgroup.clone()));
+        }
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ pub enum KernelError {
     #[error("{0} is not a bpf filesystem; mount one (mount -t bpf bpf /sys/fs/bpf) or name it with --bpffs")]
     NoBpffs(PathBuf),
     /// Programs attach to cgroup2 only.
-    #[error("{0} is not a cgroup2 directory; name the node's cgroup2 mount with --cgroup-root")]
+    #[error("{0} is not a cgroup2 directory; see --cgroup-root and --kubelet-cgroup")]
     NoCgroup(PathBuf),
     /// The directory of the pins cannot be used.
     #[error("cannot use {path} for pins: {source}")]

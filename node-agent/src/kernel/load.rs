@@ -40,8 +40,9 @@ impl Programs {
         pins: Pins,
         cgroup: &Path,
         kubelet: Option<&Path>,
+        home: PodId,
     ) -> Result<(Self, Maps), KernelError> {
-        let mut ebpf = load(&pins, None)?;
+        let mut ebpf = load(&pins, home)?;
         let maps = Maps::take(&mut ebpf)?;
         // Registration first: from the moment connects are captured, deliveries must be known.
         attach_to(&mut ebpf, &pins, cgroup, SOCKET_EVENT, AttachType::CgroupSockOps)?;
@@ -77,7 +78,7 @@ impl Programs {
 
     /// Attaches an instance of `steer` to a pod's namespace, or replaces the one that is there.
     pub(crate) fn steer(&self, pod: PodId, namespace: BorrowedFd<'_>) -> Result<(), KernelError> {
-        let mut ebpf = load(&self.pins, Some(pod))?;
+        let mut ebpf = load(&self.pins, pod)?;
         let program = loaded(&mut ebpf, STEER)?;
         attach(program, namespace, AttachType::SkLookup, &self.pins.pod(pod)).map_err(|source| {
             KernelError::Attach {
@@ -132,8 +133,8 @@ pub(crate) fn seen_below(cgroup: &Path, work: impl FnOnce()) -> Result<u64, Kern
     Ok(maps.counter(tramline_common::counter::Counter::Seen))
 }
 
-/// Reads the object; `pod` is the constant of `steer`.
-fn load(pins: &Pins, pod: Option<PodId>) -> Result<Ebpf, KernelError> {
+/// Reads the object; `pod` is its constant: the namespace that `steer` is for, or the node's.
+fn load(pins: &Pins, pod: PodId) -> Result<Ebpf, KernelError> {
     let paths: Vec<_> = name::PINNED.iter().map(|map| (*map, pins.map(map))).collect();
     let mut loader = EbpfLoader::new();
     // No program needs the kernel's types (no CO-RE relocation), and reading them takes 40 ms a load.
@@ -144,7 +145,6 @@ fn load(pins: &Pins, pod: Option<PodId>) -> Result<Ebpf, KernelError> {
     for (map, path) in &paths {
         loader.map_pin_path(map, path.as_path());
     }
-    let pod = pod.unwrap_or(0);
     loader.override_global("POD", &pod, true);
     Ok(loader.load(object::bytes()?)?)
 }

@@ -160,6 +160,19 @@ async fn a_health_check_of_the_kubelet_reaches_a_pod_that_refuses_plaintext() {
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(registered(), 0, "nothing stays open behind it");
     refused(knock(&pod, 81));
+    // A process in a pod is never taken for the kubelet, whatever cgroup was named.
+    let probes = || {
+        broker
+            .counters()
+            .into_iter()
+            .find(|(event, _)| *event == "probe")
+            .unwrap()
+            .1
+    };
+    let before = probes();
+    pod.inside(|| TcpStream::connect_timeout(&at(80), SOON))
+        .expect("to itself");
+    assert_eq!(probes(), before);
     drop(broker);
     // The next agent is not told of a kubelet: then its checks are plaintext like any other.
     let broker = Broker::start(&pod.settings()).expect("broker");
