@@ -5,9 +5,14 @@ use crate::{
     inbound,
     observe::{ConnectionInfo, Outcome, Path, Reporter, SecurityPolicy},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tramline_common::event::{Event, kind};
 use tramline_core::{authz, reason::Reason};
+
+/// Events found at once that count as a flood: at most 2,560 lines a second are written then.
+const FLOOD: usize = 128;
+/// Between batches of a flood; what the ring buffer has no room for meanwhile is counted as lost.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Reads events for the life of the agent.
 pub(super) async fn log(context: Arc<Context>) {
@@ -24,6 +29,11 @@ pub(super) async fn log(context: Arc<Context>) {
         }
         for event in &batch {
             record(&context, event);
+        }
+        // Anyone who can send a SYN can make an event. A flood of them is counted by the programs; writing it out must
+        // not take a processor from connections.
+        if batch.len() >= FLOOD {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

@@ -52,9 +52,9 @@ pub(super) fn register(context: &Arc<Context>, report: &Arc<Report>, checks: &Ch
         with(|context| {
             context
                 .broker
-                .fill()
+                .capacities()
                 .iter()
-                .map(|fill| Sample::count([fill.map], fill.capacity as u64))
+                .map(|(map, capacity)| Sample::count([*map], *capacity as u64))
                 .collect()
         }),
     );

@@ -1,5 +1,6 @@
 //! Exit codes, and errors as a person wants to read them.
 
+use std::io;
 use std::process::ExitCode;
 
 use super::output;
@@ -45,7 +46,16 @@ impl Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failure, with_causes(&error))
+        let failure = Self::new(Exit::Failure, with_causes(&error));
+        let denied = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
+        if denied {
+            failure.next("the agent needs root; `tramline doctor` tells what else this machine lacks")
+        } else {
+            failure
+        }
     }
 }
 
@@ -89,5 +99,16 @@ mod tests {
         assert_eq!(said.what, "cannot open the door: it is locked");
         let said = Failure::from(anyhow::Error::new(locked()).context("going home"));
         assert_eq!(said.what, "going home: it is locked");
+        assert_eq!(said.next, None);
+    }
+
+    #[test]
+    fn who_may_not_is_told_who_may() {
+        let denied = anyhow::Error::new(Door(std::io::ErrorKind::PermissionDenied.into()));
+        assert!(
+            Failure::from(denied)
+                .next
+                .is_some_and(|next| next.contains("root"))
+        );
     }
 }

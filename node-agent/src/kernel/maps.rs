@@ -192,34 +192,32 @@ impl Maps {
 
     /// How full the maps are. Walks them: for a scrape, not for a connection.
     pub(crate) fn fill(&self) -> Vec<Fill> {
-        use tramline_common::map::{MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY};
-        let fill = |map, entries, capacity| Fill {
-            map,
-            entries,
-            capacity,
+        let entries = |map, capacity| match map {
+            name::PODS => count(lock(&self.pods).keys(), capacity),
+            name::POD_ADDRESSES => count(lock(&self.addresses).keys(), capacity),
+            name::PLAINTEXT => count(lock(&self.plaintext).keys(), capacity),
+            name::LISTENING => count(lock(&self.listening).keys(), capacity),
+            _ => count(lock(&self.registry).keys(), capacity),
         };
-        vec![
-            fill(name::PODS, lock(&self.pods).keys().flatten().count(), MAX_PODS),
-            fill(
-                name::POD_ADDRESSES,
-                lock(&self.addresses).keys().flatten().count(),
-                MAX_POD_ROWS,
-            ),
-            fill(
-                name::PLAINTEXT,
-                lock(&self.plaintext).keys().flatten().count(),
-                MAX_POD_ROWS,
-            ),
-            fill(
-                name::LISTENING,
-                lock(&self.listening).keys().flatten().count(),
-                MAX_POD_ROWS,
-            ),
-            fill(
-                name::REGISTRY,
-                lock(&self.registry).keys().flatten().count(),
-                MAX_REGISTRY,
-            ),
+        Self::capacities()
+            .into_iter()
+            .map(|(map, capacity)| Fill {
+                map,
+                entries: entries(map, capacity),
+                capacity,
+            })
+            .collect()
+    }
+
+    /// The names and capacities alone, without a walk.
+    pub(crate) fn capacities() -> [(&'static str, usize); 5] {
+        use tramline_common::map::{MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY};
+        [
+            (name::PODS, MAX_PODS),
+            (name::POD_ADDRESSES, MAX_POD_ROWS),
+            (name::PLAINTEXT, MAX_POD_ROWS),
+            (name::LISTENING, MAX_POD_ROWS),
+            (name::REGISTRY, MAX_REGISTRY),
         ]
     }
 
@@ -227,6 +225,12 @@ impl Maps {
     pub(crate) fn take_events(&self) -> Option<RingBuf<MapData>> {
         lock(&self.events).take()
     }
+}
+
+/// A walk begins again where a key goes away under it (connections end all the time): without a bound it might never
+/// come to its end.
+fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>, capacity: usize) -> usize {
+    keys.take(capacity).filter(Result::is_ok).count()
 }
 
 /// Inserts the wanted rows, then removes the pod's other rows: there is no moment without a row that stays.
