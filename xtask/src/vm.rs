@@ -22,7 +22,7 @@ use crate::workspace::Workspace;
 const LINES: [&str; 2] = ["6.1", "6.12"];
 
 /// Modules that the tests use, where they are not built in.
-const MODULES: [&str; 5] = ["veth", "bridge", "tls", "inet_diag", "tcp_diag"];
+const MODULES: [&str; 6] = ["veth", "bridge", "tls", "inet_diag", "tcp_diag", "af_packet"];
 
 /// The end-to-end tests that run on the other kernels too: captured connections; the whole suite takes too long there.
 const E2E: [&str; 2] = ["same_node", "cross_node"];
@@ -89,7 +89,12 @@ impl Payload {
         std::fs::create_dir_all(scratch)?;
         let mut image = Image::default();
         image.program(&self.init, "/init")?;
-        image.program(&process::find("ip").context("`ip` is not here")?, "/bin/ip")?;
+        for tool in ["ip", "tcpdump"] {
+            let found = process::find(tool).with_context(|| format!("`{tool}` is not here"))?;
+            image.program(&found, &format!("/usr/bin/{tool}"))?;
+        }
+        // tcpdump asks who root is.
+        image.bytes(b"root:x:0:0:root:/:/bin/false\n".to_vec(), "/etc/passwd", 0o644)?;
         for (object, name) in self.objects.iter().zip(["debug", "release"]) {
             image.file(object, &format!("/guest/{name}.o"), 0o644)?;
         }

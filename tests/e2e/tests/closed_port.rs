@@ -24,6 +24,12 @@ fn closed_port() -> Result<()> {
         far.at4(CLOSED),
         far.at6(CLOSED),
     ] {
+        // Looking up a neighbour for the first time may take a second by itself.
+        let open = std::net::SocketAddr::new(to.ip(), 5000);
+        world
+            .mesh
+            .net
+            .call_one(&outsider, &format!("client --to {open} --send warm"))?;
         let line = world.mesh.net.call_one(&outsider, &format!("client --to {to}"))?;
         assert_eq!(line["connect"], "ECONNREFUSED", "from outside to {to}: {line}");
         assert!(
