@@ -141,10 +141,11 @@ pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
     }
     let identities = wanted.values().map(|workload| workload.identity.clone());
     context.certificates.retain(&identities.collect());
-    release_left_over(
-        context,
-        wanted.values().filter_map(|workload| workload.netns.as_deref()),
-    );
+    // Those that are enrolled are not left over, and need not be findable by their path any more.
+    let missing = wanted
+        .values()
+        .filter(|workload| context.pods.get(&workload.uid).is_none());
+    release_left_over(context, missing.filter_map(|workload| workload.netns.as_deref()));
 }
 
 /// Whether a pod's path leads to another namespace than the one that was enrolled.
