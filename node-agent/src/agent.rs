@@ -29,6 +29,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -54,6 +55,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// Whatever keeps it from starting; once it runs, failures are logged, counted and shown by `tramline status`.
 pub fn run(config: RunConfig) -> anyhow::Result<()> {
     let log = logging::init(&config.log_level, config.log_format)?;
+    raise_descriptor_limit();
     let mut data = Builder::new_multi_thread();
     data.thread_name("tramline-data").enable_all();
     if let Some(workers) = config.workers {
@@ -89,10 +91,11 @@ async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> 
     configured.failed("no configuration has been read yet");
     enrolled.failed("no pod has been enrolled yet");
 
-    let authority = CertificateAuthority::open_or_create(&config.state_dir, &trust_domain)?;
-    let certificates = CertStore::new(authority, config.certificate_ttl);
+    // What needs privileges first: an attempt without them leaves nothing behind.
     let broker = Arc::new(Broker::start(&broker_settings(config)?)?);
     captured.ok();
+    let authority = CertificateAuthority::open_or_create(&config.state_dir, &trust_domain)?;
+    let certificates = CertStore::new(authority, config.certificate_ttl);
 
     let tunnel_stats = Arc::new(TunnelStats::default());
     let tunnel = TunnelSettings::default();
@@ -154,6 +157,22 @@ async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> 
         .await
         .context("flushing the access log")?;
     Ok(())
+}
+
+/// A connection takes two descriptors, and many systems start a process with room for 1,024.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(limit) if limit < 2 * MAX_CONNECTIONS as u64 => {
+            tracing::warn!(
+                limit,
+                "fewer descriptors than connections at the agent's bound need"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open descriptors"),
+    }
 }
 
 fn broker_settings(config: &RunConfig) -> anyhow::Result<BrokerSettings> {

@@ -225,10 +225,10 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
         original_destination: address,
         service: None,
     });
-    let _port = pod.plaintext_ports.hold(client, address.port());
+    let _port = pod.plaintext_ports.hold(client, address);
     let taken = |port| {
         pod.plaintext_ports
-            .is_held(SocketAddr::new(client.ip(), port), address.port())
+            .is_held(SocketAddr::new(client.ip(), port), address)
     };
     let opened = match destination {
         None => Err(Reason::UnknownWorkload.into()),

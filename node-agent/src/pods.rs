@@ -18,6 +18,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
 };
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tramline_common::PodId;
 use tramline_core::{
@@ -25,10 +26,15 @@ use tramline_core::{
     workload::{Workload, WorkloadUid},
 };
 
+/// Connections (and tunnels' TCP connections) of one pod at once.
+const MAX_CONNECTIONS_PER_POD: usize = 16_384;
+
 /// One enrolled pod.
 pub(crate) struct LocalPod {
     pub(crate) uid: WorkloadUid,
     pub(crate) id: PodId,
+    /// Connections of this pod that the agent carries at once: one pod cannot take every slot of the node.
+    pub(crate) slots: Arc<Semaphore>,
     /// Cancelled when the pod leaves: its connections end with it.
     pub(crate) gone: CancellationToken,
     /// Client ports of plaintext connections that end at the agent.
@@ -219,6 +225,7 @@ fn start(
     let pod = Arc::new(LocalPod {
         uid: workload.uid.clone(),
         id: enrolled.id,
+        slots: Arc::new(Semaphore::new(MAX_CONNECTIONS_PER_POD)),
         gone: CancellationToken::new(),
         plaintext_ports: PlaintextPorts::default(),
         already_open: AtomicUsize::new(already_open),

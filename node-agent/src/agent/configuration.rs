@@ -68,9 +68,10 @@ pub(super) async fn follow(
                     first = false;
                     report.set(Vec::new());
                     let generation = mesh.generation();
-                    apply(&context, mesh, &data).await;
-                    report.generation.store(generation, Ordering::Release);
-                    configured.ok();
+                    if apply(&context, mesh, &data).await {
+                        report.generation.store(generation, Ordering::Release);
+                        configured.ok();
+                    }
                     tell(&context, &enrolled);
                 }
             },
@@ -86,29 +87,35 @@ pub(super) async fn follow(
     }
 }
 
-async fn apply(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) {
+/// Whether the kernel follows the snapshot too.
+async fn apply(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) -> bool {
     let generation = mesh.generation();
     // Decisions first, then the kernel's rows: whatever the kernel still passes by old rows was allowed until now,
     // and what it hands to the agent is decided by the new snapshot.
     context.mesh.store(mesh.clone());
     context.generations.send_replace(generation);
-    reconcile(context, mesh, data).await;
+    if !reconcile(context, mesh, data).await {
+        return false;
+    }
     tracing::info!(
         generation,
         pods = context.pods.all().len(),
         "configuration in force"
     );
+    true
 }
 
-async fn reconcile(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) {
+/// False if it broke off: then the kernel's rows may be those of an older snapshot.
+async fn reconcile(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) -> bool {
     let context = context.clone();
     // On the data plane's runtime: the accept loops of a pod run where it was enrolled.
     let done = data
         .spawn(async move { pods::reconcile(&context, &mesh).await })
         .await;
-    if let Err(error) = done {
+    if let Err(error) = &done {
         tracing::error!(%error, "enrolling pods failed");
     }
+    done.is_ok()
 }
 
 fn refuse(errors: &ConfigErrors, report: &Report, configured: &Check, first: bool) {

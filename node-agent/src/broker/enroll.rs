@@ -197,9 +197,10 @@ impl Broker {
     /// Makes the pod's addresses in the map these, and the marked route's source with them.
     pub async fn readdress(&self, id: PodId, addresses: &[IpAddr]) -> Result<(), BrokerError> {
         let namespace = self.namespace(id)?;
+        // First what decides whose a SYN is; the route only chooses the source of sockets that are not bound.
+        self.set_addresses(id, addresses)?;
         let (network, _) = Network::open(&namespace, &self.home)?;
-        network.route_marked(addresses).await?;
-        self.set_addresses(id, addresses)
+        network.route_marked(addresses).await
     }
 
     /// Lets a pod go: nothing of it is captured any more and its plaintext is its own again.

@@ -47,7 +47,12 @@ async fn accept_all(context: Arc<Context>, pod: Arc<LocalPod>, kind: Kind, liste
 }
 
 fn begin(context: &Arc<Context>, pod: &Arc<LocalPod>, kind: Kind, socket: TcpStream) {
-    let Ok(slot) = context.slots.clone().try_acquire_owned() else {
+    let slots = pod
+        .slots
+        .clone()
+        .try_acquire_owned()
+        .and_then(|own| Ok((own, context.slots.clone().try_acquire_owned()?)));
+    let Ok(slots) = slots else {
         context.shed();
         return accept::abort(socket);
     };
@@ -62,6 +67,6 @@ fn begin(context: &Arc<Context>, pod: &Arc<LocalPod>, kind: Kind, socket: TcpStr
             Kind::Tunnel => inbound::tunnel(context, owner, socket).await,
             Kind::Plaintext => inbound::plaintext(context, owner, socket).await,
         }
-        drop(slot);
+        drop(slots);
     });
 }

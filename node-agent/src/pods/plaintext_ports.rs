@@ -9,34 +9,34 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// The live (client, pod port) pairs. Bounded by the agent's connection slots.
+/// The live (client, pod address and port) pairs. Bounded by the agent's connection slots.
 #[derive(Default)]
 pub(crate) struct PlaintextPorts {
-    held: Mutex<HashSet<(SocketAddr, u16)>>,
+    held: Mutex<HashSet<(SocketAddr, SocketAddr)>>,
 }
 
 /// Keeps a pair until dropped.
 pub(crate) struct Held<'a> {
     ports: &'a PlaintextPorts,
-    pair: (SocketAddr, u16),
+    pair: (SocketAddr, SocketAddr),
 }
 
 impl PlaintextPorts {
-    /// Notes a connection of `client` to `port` of the pod.
-    pub(crate) fn hold(&self, client: SocketAddr, port: u16) -> Held<'_> {
-        self.lock().insert((client, port));
+    /// Notes a connection of `client` to `address` of the pod.
+    pub(crate) fn hold(&self, client: SocketAddr, address: SocketAddr) -> Held<'_> {
+        self.lock().insert((client, address));
         Held {
             ports: self,
-            pair: (client, port),
+            pair: (client, address),
         }
     }
 
     /// Whether such a connection is live.
-    pub(crate) fn is_held(&self, client: SocketAddr, port: u16) -> bool {
-        self.lock().contains(&(client, port))
+    pub(crate) fn is_held(&self, client: SocketAddr, address: SocketAddr) -> bool {
+        self.lock().contains(&(client, address))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<(SocketAddr, u16)>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<(SocketAddr, SocketAddr)>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -55,10 +55,14 @@ mod tests {
     fn a_pair_is_held_as_long_as_its_connection() {
         let ports = PlaintextPorts::default();
         let client = "10.0.0.9:40000".parse().unwrap();
-        let held = ports.hold(client, 80);
-        assert!(ports.is_held(client, 80));
-        assert!(!ports.is_held(client, 81));
+        let [v4, other] = ["10.0.0.1:80", "10.0.0.2:80"].map(|address| address.parse().unwrap());
+        let held = ports.hold(client, v4);
+        assert!(ports.is_held(client, v4));
+        assert!(
+            !ports.is_held(client, other),
+            "the same client port to another address of the pod"
+        );
         drop(held);
-        assert!(!ports.is_held(client, 80));
+        assert!(!ports.is_held(client, v4));
     }
 }
