@@ -53,7 +53,7 @@ impl WorkloadCertificate {
         &self.identity
     }
 
-    /// The end of the certificate's validity; no connection outlives it.
+    /// The end of the certificate's validity: no stream is opened after it. One that is open goes on (docs/STATUS.md).
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
