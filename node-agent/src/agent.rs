@@ -5,26 +5,31 @@
 
 mod admin;
 mod configuration;
+mod front;
+mod handover;
 mod kernel_events;
 mod numbers;
+mod trust;
 
+use self::{front::Front, handover::Predecessor};
 use crate::{
+    balancer::Balancer,
     broker::{self, Broker, BrokerSettings},
     cli::{DoctorArgs, RunConfig},
     context::{Context, Waits},
     discover::FilesSource,
     doctor::Check,
-    identify::{CertStore, CertificateAuthority},
+    duty::Duty,
+    identify::{CertStore, CertificateAuthority, TrustFiles},
     observe::{
         Connections, Observer,
         access_log::AccessLog,
-        admin::AdminServer,
         checks::Checks,
         logging,
         metrics::{Metrics, MetricsSettings},
-        server::{Health, Server},
+        server::Health,
     },
-    pods::LocalPods,
+    pods::{self, LocalPods},
     tunnel::{Pool, TunnelSettings, TunnelStats},
 };
 use anyhow::Context as _;
@@ -33,7 +38,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, watch},
 };
 use tokio_util::sync::CancellationToken;
@@ -66,23 +71,33 @@ pub fn run(config: RunConfig) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the control runtime")?;
-    let done = control.block_on(serve(&config, &data, log));
-    // Connections that are still open end here; capture stays pinned, so nothing leaves a pod unprotected.
-    data.shutdown_timeout(Duration::from_secs(1));
-    done
-}
-
-async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> anyhow::Result<()> {
     let trust_domain = TrustDomain::new(&config.trust_domain).context("--trust-domain")?;
-    let settings = MeshSettings::new(trust_domain.clone(), &config.node);
-    let stop = CancellationToken::new();
-
+    let settings = MeshSettings::new(trust_domain, &config.node);
+    let succeeds = handover::ask(&config, &settings)?;
     let access_log = AccessLog::start(&config.access_log, config.access_log_format)?;
     let observer = Observer::new(
         Metrics::new(MetricsSettings::default()),
         Connections::new(MAX_LISTED),
         access_log,
     );
+    let done = control.block_on(serve(&config, settings, succeeds, &data, log, observer.clone()));
+    // Connections that are still open end here; capture stays pinned, so nothing leaves a pod unprotected.
+    data.shutdown_timeout(Duration::from_secs(1));
+    // Their lines too.
+    observer.access_log().flush(FLUSH);
+    done
+}
+
+async fn serve(
+    config: &RunConfig,
+    settings: MeshSettings,
+    succeeds: bool,
+    data: &Runtime,
+    log: logging::LogControl,
+    observer: Arc<Observer>,
+) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+
     let checks = Checks::default();
     let captured = checks.register("capture");
     let configured = checks.register("configuration");
@@ -92,9 +107,13 @@ async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> 
     enrolled.failed("no pod has been enrolled yet");
 
     // What needs privileges first: an attempt without them leaves nothing behind.
-    let broker = Arc::new(Broker::start(&broker_settings(config)?)?);
+    let broker = Arc::new(Broker::start(&broker_settings(config, succeeds)?)?);
     captured.ok();
-    let authority = CertificateAuthority::open_or_create(&config.state_dir, &trust_domain)?;
+    let given = TrustFiles {
+        bundle: config.trust_bundle.clone(),
+        crl: config.crl.clone(),
+    };
+    let authority = CertificateAuthority::open(&config.state_dir, &settings.trust_domain, given)?;
     let certificates = CertStore::new(authority, config.certificate_ttl);
 
     let tunnel_stats = Arc::new(TunnelStats::default());
@@ -102,12 +121,15 @@ async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> 
     let context = Arc::new(Context {
         node: config.node.as_str().into(),
         broker,
+        duty: Duty::default(),
         mesh: ArcSwap::from_pointee(Mesh::empty(&settings)),
         generations: watch::Sender::new(0),
         certificates,
+        balancer: Balancer::default(),
         pool: Pool::new(tunnel.clone(), tunnel_stats.clone()),
         tunnel,
         tunnel_stats,
+        handshakes: Arc::default(),
         observer: observer.clone(),
         pods: LocalPods::default(),
         slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
@@ -123,12 +145,15 @@ async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> 
         ready: checks,
     };
     let state = admin::State::new(config, context.clone(), report.clone(), data.handle().clone());
-    let admin = AdminServer::bind(&config.admin_socket, state, health.clone(), log)?;
-    tokio::spawn(admin.run(stop.clone()));
-    if let Some(address) = config.metrics_address.0 {
-        tokio::spawn(Server::bind(address, health).await?.run(stop.clone()));
-    }
+    let predecessor = Predecessor {
+        asked: state.handover_asked(),
+        context: context.clone(),
+    };
+    let mut front = Front::new(state, health, log);
+    front.open(config, succeeds).await?;
     tokio::spawn(context.certificates.clone().run(stop.clone()));
+    tokio::spawn(trust::follow(context.certificates.clone(), stop.clone()));
+    tokio::spawn(reopen_on_hangup(observer.clone(), signal(SignalKind::hangup())?));
     data.spawn(kernel_events::log(context.clone()));
     let broker = context.broker.clone();
     data.spawn(async move {
@@ -149,13 +174,11 @@ async fn serve(config: &RunConfig, data: &Runtime, log: logging::LogControl) -> 
     tracing::info!(node = %config.node, instance = %config.instance, "started");
     tokio::select! {
         () = follow => anyhow::bail!("the configuration source ended"),
-        result = asked_to_stop() => result?,
+        result = take_turns(config, &predecessor, &mut front, data) => result?,
+        result = told_to_end(config, &predecessor) => result?,
     }
-    tracing::info!("stopping; pods stay captured and their new connections fail until an agent is back");
     stop.cancel();
-    tokio::task::spawn_blocking(move || observer.access_log().flush(FLUSH))
-        .await
-        .context("flushing the access log")?;
+    front.close().await;
     Ok(())
 }
 
@@ -175,7 +198,40 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn broker_settings(config: &RunConfig) -> anyhow::Result<BrokerSettings> {
+/// Ends with SIGTERM or SIGINT: at once, or, where a successor has the kernel, when the connections have ended.
+async fn told_to_end(config: &RunConfig, predecessor: &Predecessor) -> anyhow::Result<()> {
+    asked_to_stop().await?;
+    if predecessor.context.duty.is_on() {
+        tracing::info!("stopping; pods stay captured and their new connections fail until an agent is back");
+        return Ok(());
+    }
+    tokio::select! {
+        () = predecessor.drain(config.drain_timeout) => Ok(()),
+        // A second signal is impatience.
+        result = asked_to_stop() => result,
+    }
+}
+
+/// Serves until a successor asks, then stands by until it is gone, and so on.
+async fn take_turns(
+    config: &RunConfig,
+    predecessor: &Predecessor,
+    front: &mut Front,
+    data: &Runtime,
+) -> anyhow::Result<()> {
+    let context = &predecessor.context;
+    loop {
+        predecessor.step_aside().await;
+        front.close().await;
+        predecessor.outlive().await;
+        pods::forget_rows(context);
+        context.duty.resume();
+        configuration::reconcile(context, context.mesh.load_full(), data.handle()).await;
+        front.open(config, true).await?;
+    }
+}
+
+fn broker_settings(config: &RunConfig, succeeds: bool) -> anyhow::Result<BrokerSettings> {
     let cgroup = match &config.cgroup_root {
         Some(given) => given.clone(),
         None => broker::cgroup_root().context("finding the cgroup2 root; name it with --cgroup-root")?,
@@ -186,7 +242,16 @@ fn broker_settings(config: &RunConfig) -> anyhow::Result<BrokerSettings> {
         cgroup,
         kubelet_cgroup: config.kubelet_cgroup.clone(),
         proc: config.proc.clone(),
+        succeeds,
     })
+}
+
+/// What log rotation sends; without a handler it would end the agent.
+async fn reopen_on_hangup(observer: Arc<Observer>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: opening the access log anew");
+        observer.access_log().reopen();
+    }
 }
 
 async fn asked_to_stop() -> anyhow::Result<()> {

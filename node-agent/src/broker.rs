@@ -4,6 +4,7 @@
 //! socket with `SCM_RIGHTS`. The rest of the agent never enters a namespace and never opens a map.
 
 mod enroll;
+mod handover;
 mod network;
 mod open_sockets;
 mod probe;
@@ -40,6 +41,8 @@ pub struct BrokerSettings {
     pub kubelet_cgroup: Option<PathBuf>,
     /// The host's `/proc`: a container's own `/proc/sys` is read-only.
     pub proc: PathBuf,
+    /// A predecessor lives and has been asked to step aside: wait until it has, and let its connections be.
+    pub succeeds: bool,
 }
 
 /// What a privileged act can fail with.
@@ -108,6 +111,7 @@ pub struct Broker {
     maps: Maps,
     pods: Mutex<HashMap<PodId, enroll::Pod>>,
     generation: AtomicU64,
+    succeeds: bool,
 }
 
 impl Broker {
@@ -119,7 +123,12 @@ impl Broker {
             source,
         })?;
         check_mounts(settings)?;
-        let pins = Pins::create(&settings.bpffs, &settings.instance)?;
+        let create = || Pins::create(&settings.bpffs, &settings.instance);
+        let pins = if settings.succeeds {
+            handover::when_free(create)?
+        } else {
+            create()?
+        };
         let own_cookie = home.cookie(&home).map_err(|source| BrokerError::Namespace {
             path: own.to_owned(),
             source,
@@ -133,6 +142,7 @@ impl Broker {
             maps,
             pods: Mutex::default(),
             generation: AtomicU64::new(1),
+            succeeds: settings.succeeds,
         })
     }
 

@@ -1,11 +1,13 @@
 //! What the story of a connection needs of the agent, and no more.
 
 use crate::{
+    balancer::Balancer,
     broker::Broker,
+    duty::Duty,
     identify::CertStore,
     observe::Observer,
     pods::{LocalPod, LocalPods},
-    tunnel::{Pool, TunnelSettings, TunnelStats},
+    tunnel::{Handshakes, Pool, TunnelSettings, TunnelStats},
 };
 use arc_swap::ArcSwap;
 use std::{
@@ -24,18 +26,24 @@ pub(crate) struct Context {
     pub(crate) node: Arc<str>,
     /// Everything privileged.
     pub(crate) broker: Arc<Broker>,
+    /// Whether this agent has the kernel, or its successor.
+    pub(crate) duty: Duty,
     /// The configuration in force; replaced whole.
     pub(crate) mesh: ArcSwap<Mesh>,
     /// The generation of each snapshot after it was stored: live connections are re-checked by it.
     pub(crate) generations: watch::Sender<u64>,
     /// Certificates of this node's workloads.
     pub(crate) certificates: Arc<CertStore>,
+    /// Which endpoints of Services are busy, failing, or a client's own.
+    pub(crate) balancer: Balancer,
     /// Tunnels to other nodes.
     pub(crate) pool: Arc<Pool>,
     /// Bounds of tunnels.
     pub(crate) tunnel: TunnelSettings,
     /// Counts of tunnels.
     pub(crate) tunnel_stats: Arc<TunnelStats>,
+    /// Peers that are not authenticated yet.
+    pub(crate) handshakes: Arc<Handshakes>,
     /// Metrics, access log, table of connections.
     pub(crate) observer: Arc<Observer>,
     /// Enrolled pods of this node.
@@ -53,6 +61,8 @@ pub(crate) struct Context {
 pub(crate) struct Waits {
     /// For an application of this node to accept.
     pub(crate) application: Duration,
+    /// For the endpoints of a Service, however many of them are tried.
+    pub(crate) service: Duration,
     /// For a destination outside the mesh; Linux itself gives up after 127 s, which no client of ours waits for.
     pub(crate) egress: Duration,
 }
@@ -61,6 +71,7 @@ impl Default for Waits {
     fn default() -> Self {
         Self {
             application: Duration::from_secs(5),
+            service: Duration::from_secs(15),
             egress: Duration::from_secs(30),
         }
     }

@@ -10,18 +10,29 @@ use crate::{
     observe::{ConnectionInfo, OpenConnection, Outcome, Path, Reporter, SecurityPolicy},
     pods::LocalPod,
     recheck::{Decided, relay_while_allowed},
-    tunnel::{self, HboneConnection, InboundRequest, Side},
+    tunnel::{self, Handshake, HboneConnection, InboundRequest, Served, Side},
 };
 use http::StatusCode;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 use tokio::net::TcpStream;
 use tramline_core::{
-    admit, authz, counters::ByteCounters, identity::SpiffeId, mesh::Mesh, reason::Reason, service::Service,
+    admit, authz,
+    counters::ByteCounters,
+    identity::SpiffeId,
+    mesh::Mesh,
+    reason::Reason,
+    service::{Endpoint, Service},
+    trace::TraceId,
     workload::Workload,
 };
+
+/// From the moment another agent has the kernel: by then it has the pod's listeners too, so that the tunnels which other
+/// nodes open instead of these do not end here again.
+const SUCCESSION: Duration = Duration::from_secs(5);
 
 /// A connection whose source is proven.
 pub(crate) struct Arrival<'a> {
@@ -32,6 +43,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) client: SocketAddr,
     pub(crate) original: SocketAddr,
     pub(crate) service: Option<Arc<Service>>,
+    /// Where both records of one connection meet.
+    pub(crate) trace: Option<TraceId>,
     /// The source's counters, where one relay serves both records.
     pub(crate) counters: Arc<ByteCounters>,
 }
@@ -43,6 +56,7 @@ pub(crate) async fn from_this_node(
     destination: &Arc<Workload>,
     arrival: Arrival<'_>,
     address: SocketAddr,
+    within: Duration,
 ) -> Result<(TcpStream, OpenConnection), Outcome> {
     let record = context
         .observer
@@ -54,7 +68,7 @@ pub(crate) async fn from_this_node(
         destination,
         address,
     ) {
-        Ok(()) => to_application(context, pod, &Client::Exactly(arrival.client), address).await,
+        Ok(()) => to_application(context, pod, &Client::Exactly(arrival.client), address, within).await,
         Err(refusal) => Err(refusal),
     };
     match opened {
@@ -70,37 +84,43 @@ pub(crate) async fn from_this_node(
 }
 
 /// From another node: one TCP connection to port 15008, many streams.
-pub(crate) async fn tunnel(context: Arc<Context>, pod: Arc<LocalPod>, socket: TcpStream) {
+pub(crate) async fn tunnel(
+    context: Arc<Context>,
+    pod: Arc<LocalPod>,
+    socket: TcpStream,
+    unproven: Handshake,
+) {
     let Ok((OriginalDst(local), ClientAddr(peer))) = accept::addresses(&socket) else {
         return;
     };
     let workload = context.mesh.load().workload(&pod.uid).cloned();
-    let mut connection = match handshake(&context, workload.as_deref(), socket).await {
-        Ok(connection) => connection,
+    let proven = handshake(&context, workload.as_deref(), socket).await;
+    drop(unproven);
+    let proven = proven.and_then(|connection| {
+        let slot = pod.slot(&context).ok_or(Reason::LimitReached)?;
+        Ok((connection, slot))
+    });
+    let (mut connection, _slot) = match proven {
+        Ok(proven) => proven,
         Err(refusal) => {
-            // Nobody is authenticated yet: one line says who tried.
-            let record = context.observer.open(ConnectionInfo {
-                reporter: Reporter::Destination,
-                path: Path::Hbone,
-                security_policy: SecurityPolicy::Unknown,
-                source: None,
-                source_address: peer,
-                source_identity: None,
-                destination_identity: workload.as_ref().map(|workload| workload.identity.clone()),
-                destination: workload,
-                destination_address: local,
-                hbone_address: None,
-                original_destination: local,
-                service: None,
-            });
+            // There is no stream to speak of: one line says who tried.
+            let record = context.observer.open(turned_away(workload, None, peer, local));
             return record.finish(refusal);
         }
     };
     let identity = connection.peer().clone();
+    let mut closing = false;
+    let mut successor = Box::pin(context.duty.left_for(SUCCESSION));
     loop {
         let request = tokio::select! {
             request = connection.accept() => request,
             () = pod.gone.cancelled() => None,
+            // What is open goes on; what comes next is the successor's.
+            () = &mut successor, if !closing => {
+                closing = true;
+                connection.graceful_shutdown();
+                continue;
+            }
         };
         let Some(request) = request else { return };
         let (context, owner, identity) = (context.clone(), pod.clone(), identity.clone());
@@ -121,7 +141,7 @@ async fn handshake(
         .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))?;
     tunnel::serve(
         socket,
-        certificate.server_config(),
+        Served::with(&certificate),
         &context.tunnel,
         context.tunnel_stats.clone(),
     )
@@ -138,8 +158,20 @@ async fn stream(
     request: InboundRequest,
 ) {
     let mesh = context.mesh.load_full();
-    let Some(destination) = mesh.workload(&pod.uid).cloned() else {
-        return request.refuse(StatusCode::SERVICE_UNAVAILABLE, Reason::UnknownWorkload);
+    let destination = mesh.workload(&pod.uid).cloned();
+    let (_slot, destination) = match (pod.slot(context), destination) {
+        (Some(slot), Some(destination)) => (slot, destination),
+        (slot, destination) => {
+            let reason = match slot {
+                Some(_) => Reason::UnknownWorkload,
+                None => Reason::LimitReached,
+            };
+            let address = request.authority().parse().unwrap_or(peer);
+            let mut info = turned_away(destination, Some(identity), peer, address);
+            info.trace = request.traceparent().and_then(TraceId::of_traceparent);
+            request.refuse(StatusCode::SERVICE_UNAVAILABLE, reason);
+            return context.observer.open(info).finish(reason);
+        }
     };
     let client = client_of(&mesh, &identity, peer, request.forwarded_for());
     let target = admit::inbound_target(&destination, request.authority());
@@ -153,7 +185,10 @@ async fn stream(
         identity,
         client,
         original: *target.as_ref().unwrap_or(&peer),
-        service: None,
+        service: request
+            .forwarded_host()
+            .and_then(|host| service_of(&mesh, host, &target)),
+        trace: request.traceparent().and_then(TraceId::of_traceparent),
         counters: Arc::default(),
     };
     let address = *target.as_ref().unwrap_or(&peer);
@@ -168,9 +203,15 @@ async fn stream(
         )),
         Ok(target) => match authorize(&mesh, Some(&arrival.identity), client.ip(), &destination, *target) {
             Err(refusal) => Err((StatusCode::UNAUTHORIZED, refusal)),
-            Ok(()) => to_application(context, pod, &Client::Exactly(client), *target)
-                .await
-                .map_err(|refusal| (StatusCode::SERVICE_UNAVAILABLE, refusal)),
+            Ok(()) => to_application(
+                context,
+                pod,
+                &Client::Exactly(client),
+                *target,
+                context.waits.application,
+            )
+            .await
+            .map_err(|refusal| (StatusCode::SERVICE_UNAVAILABLE, refusal)),
         },
     };
     let decided = Decided {
@@ -194,8 +235,9 @@ async fn stream(
             }
             Ok(stream) => {
                 record.established();
+                let reset = stream.reset_with();
                 let relay = tunnel::relay(application, stream, Side::Destination, record.counters());
-                let end = relay_while_allowed(context, &decided, relay).await;
+                let end = relay_while_allowed(context, &decided, Some(&reset), relay).await;
                 record.finish(end);
             }
         },
@@ -224,6 +266,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
         hbone_address: None,
         original_destination: address,
         service: None,
+        trace: None,
     });
     let _port = pod.plaintext_ports.hold(client, address);
     let taken = |port| {
@@ -234,7 +277,16 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
         None => Err(Reason::UnknownWorkload.into()),
         Some(destination) => match authorize(&mesh, None, client.ip(), &destination, address) {
             Err(refusal) => Err(refusal),
-            Ok(()) => to_application(&context, &pod, &Client::Address(client.ip(), &taken), address).await,
+            Ok(()) => {
+                to_application(
+                    &context,
+                    &pod,
+                    &Client::Address(client.ip(), &taken),
+                    address,
+                    context.waits.application,
+                )
+                .await
+            }
         },
     };
     let decided = Decided {
@@ -249,7 +301,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
         Ok(application) => {
             record.established();
             let relay = tunnel::relay_tcp(socket, application, record.counters());
-            let end = relay_while_allowed(&context, &decided, relay).await;
+            let end = relay_while_allowed(&context, &decided, None, relay).await;
             record.finish(end);
         }
         Err(refusal) => {
@@ -296,16 +348,11 @@ async fn to_application(
     pod: &LocalPod,
     client: &Client<'_>,
     address: SocketAddr,
+    within: Duration,
 ) -> Result<TcpStream, Outcome> {
-    dial::application(
-        &context.broker,
-        pod.id,
-        client,
-        address,
-        context.waits.application,
-    )
-    .await
-    .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))
+    dial::application(&context.broker, pod.id, client, address, within)
+        .await
+        .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))
 }
 
 /// The client's address as the application shall see it: the one claimed, if it belongs to the proven identity,
@@ -319,6 +366,50 @@ fn client_of(mesh: &Mesh, identity: &SpiffeId, peer: SocketAddr, claimed: Option
         Some(claimed) if belongs(&claimed) => claimed,
         // Its port is the tunnel's, not the client's.
         _ => SocketAddr::new(peer.ip(), 0),
+    }
+}
+
+/// The Service that the client dialled, as its agent tells it: one that the target belongs to, or none. For telemetry
+/// only, and nothing that a peer could make up.
+fn service_of(
+    mesh: &Mesh,
+    host: &str,
+    target: &Result<SocketAddr, admit::AdmitError>,
+) -> Option<Arc<Service>> {
+    let target = target.as_ref().ok()?;
+    let service = mesh.service_by_hostname(host)?;
+    let serves = |endpoint: &Endpoint| {
+        endpoint.address == target.ip() && endpoint.ports.iter().any(|(_, port)| *port == target.port())
+    };
+    service.endpoints.iter().any(serves).then(|| service.clone())
+}
+
+/// What is known of somebody who is refused before anything is looked up.
+fn turned_away(
+    destination: Option<Arc<Workload>>,
+    identity: Option<SpiffeId>,
+    peer: SocketAddr,
+    address: SocketAddr,
+) -> ConnectionInfo {
+    ConnectionInfo {
+        reporter: Reporter::Destination,
+        path: Path::Hbone,
+        security_policy: match identity {
+            Some(_) => SecurityPolicy::MutualTls,
+            None => SecurityPolicy::Unknown,
+        },
+        source: None,
+        source_address: peer,
+        source_identity: identity,
+        destination_identity: destination
+            .as_ref()
+            .map(|destination| destination.identity.clone()),
+        destination,
+        destination_address: address,
+        hbone_address: None,
+        original_destination: address,
+        service: None,
+        trace: None,
     }
 }
 
@@ -336,5 +427,6 @@ fn arriving(arrival: &Arrival<'_>, destination: &Arc<Workload>, address: SocketA
         original_destination: arrival.original,
         destination_identity: Some(destination.identity.clone()),
         service: arrival.service.clone(),
+        trace: arrival.trace,
     }
 }

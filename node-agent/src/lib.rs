@@ -5,15 +5,18 @@
 
 mod accept;
 pub mod agent;
+mod balancer;
 pub mod broker;
 pub mod cli;
 mod context;
 mod dial;
 pub mod discover;
 pub mod doctor;
+mod duty;
 pub mod identify;
 mod inbound;
 mod kernel;
+mod latency;
 #[cfg(test)]
 mod memory_budget_tests;
 pub mod observe;

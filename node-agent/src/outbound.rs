@@ -1,36 +1,24 @@
 //! The life of a connection that a pod of this node opens.
 //!
-//! `accept` what it dialled → `route` where that leads → open the far half (same node, tunnel, or as it is) →
-//! `relay` → one record.
+//! `accept` what it dialled → `route` where that leads → open the far half (same node, tunnel, or as it is), unless the
+//! client leaves meanwhile → `relay` → one record.
 
+mod client;
+mod open;
+
+use self::open::Dialled;
 use crate::{
     accept::{self, ClientAddr, OriginalDst},
     context::Context,
-    dial::{self, DialError},
-    inbound,
     observe::{ConnectionInfo, OpenConnection, Outcome, Path, Reporter, SecurityPolicy},
     pods::LocalPod,
     random,
     recheck::{Decided, relay_while_allowed},
-    tunnel::{self, ConnectRequest, Forwarded, PoolKey, RelayEnd, Side, TunnelError, TunnelStream},
+    tunnel::{self, RelayEnd, Side, TunnelStream},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 use tokio::net::TcpStream;
-use tramline_core::{
-    admit::{self, HBONE_PORT},
-    baggage,
-    mesh::Mesh,
-    reason::Reason,
-    route::{self, Target},
-    service::Service,
-    workload::{Protocol, Workload},
-};
-
-/// Endpoints of a Service that are tried before the client is told no.
-const ATTEMPTS: usize = 3;
-
-/// Name of the cluster in the baggage; Istio's default.
-const CLUSTER: &str = "Kubernetes";
+use tramline_core::{reason::Reason, trace::TraceId, workload::Workload};
 
 /// The other half of a connection.
 enum Far {
@@ -53,7 +41,10 @@ pub(crate) async fn serve(context: Arc<Context>, pod: Arc<LocalPod>, socket: Tcp
     };
     let mesh = context.mesh.load_full();
     let source = mesh.workload(&pod.uid).cloned();
-    let record = context.observer.open(opening(source.clone(), original, client));
+    let trace = TraceId::new(random::u64(), random::u64());
+    let record = context
+        .observer
+        .open(opening(source.clone(), original, client, trace));
     let Some(source) = source else {
         accept::abort(socket);
         return record.finish(Reason::UnknownWorkload);
@@ -65,173 +56,26 @@ pub(crate) async fn serve(context: Arc<Context>, pod: Arc<LocalPod>, socket: Tcp
         source: &source,
         original,
         client,
+        trace,
     };
-    let opened = dialled.open(&record).await;
+    let opened = tokio::select! {
+        biased;
+        opened = dialled.open(&record) => opened,
+        left = client::left(&context.broker, pod.id, &socket, original, client) => Err(left),
+    };
     // A connection may live for days; the snapshot it was decided by must not.
     drop((source, mesh));
     match opened {
-        Ok(far) => {
+        Ok((far, live)) => {
             record.established();
             let end = carry(&context, socket, far, &record).await;
+            drop(live);
             record.finish(end);
         }
         Err(refusal) => {
             accept::abort(socket);
             record.finish(refusal);
         }
-    }
-}
-
-/// Everything that is settled when the far half is opened.
-struct Dialled<'a> {
-    context: &'a Context,
-    mesh: &'a Mesh,
-    pod: &'a LocalPod,
-    source: &'a Arc<Workload>,
-    original: OriginalDst,
-    client: ClientAddr,
-}
-
-impl Dialled<'_> {
-    /// Chooses a destination and connects; where a Service's endpoint cannot be reached, tries another.
-    async fn open(&self, record: &OpenConnection) -> Result<Far, Outcome> {
-        let mut tried = Vec::new();
-        loop {
-            let route = route::outbound(self.mesh, self.source, self.original.0, random::u64(), &tried)
-                .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))?;
-            let address = route.target.address();
-            let service = route.service;
-            let of_service = service.is_some();
-            record.learn(|info| {
-                info.service = service.clone();
-                info.destination_address = address;
-            });
-            let opened = match route.target {
-                Target::Workload { workload, address } => {
-                    self.to_workload(&workload, address, service, record).await
-                }
-                Target::Passthrough { address } => self.outside(address).await,
-            };
-            match opened {
-                Err(error) if of_service && is_about_endpoint(error.reason) && tried.len() + 1 < ATTEMPTS => {
-                    tracing::debug!(%address, reason = %error.reason, "endpoint not reached; trying another");
-                    tried.push(address);
-                }
-                opened => return opened,
-            }
-        }
-    }
-
-    async fn to_workload(
-        &self,
-        workload: &Arc<Workload>,
-        address: SocketAddr,
-        service: Option<Arc<Service>>,
-        record: &OpenConnection,
-    ) -> Result<Far, Outcome> {
-        record.learn(|info| {
-            info.destination = Some(workload.clone());
-            info.destination_identity =
-                (workload.protocol == Protocol::Hbone).then(|| workload.identity.clone());
-        });
-        if workload.protocol == Protocol::Plaintext {
-            return self.outside(address).await;
-        }
-        if admit::is_reserved(address.port()) {
-            return Err(Outcome::new(Reason::CaptureLoop));
-        }
-        record.learn(|info| info.security_policy = SecurityPolicy::MutualTls);
-        match self.context.local(workload) {
-            Some(destination) => {
-                record.learn(|info| info.path = Path::SameNode);
-                let arrival = inbound::Arrival {
-                    mesh: self.mesh,
-                    path: Path::SameNode,
-                    source: Some(self.source.clone()),
-                    identity: self.source.identity.clone(),
-                    client: self.client.0,
-                    original: self.original.0,
-                    service,
-                    counters: record.counters().clone(),
-                };
-                inbound::from_this_node(self.context, &destination, workload, arrival, address)
-                    .await
-                    .map(|(application, inbound)| Far::SameNode {
-                        application,
-                        inbound,
-                        decided: Decided {
-                            generation: self.mesh.generation(),
-                            source: Some(self.source.identity.clone()),
-                            source_address: self.client.0.ip(),
-                            destination: workload.uid.clone(),
-                            destination_address: address,
-                        },
-                    })
-            }
-            None => self.through_tunnel(workload, address, record).await,
-        }
-    }
-
-    async fn through_tunnel(
-        &self,
-        workload: &Arc<Workload>,
-        address: SocketAddr,
-        record: &OpenConnection,
-    ) -> Result<Far, Outcome> {
-        let context = self.context;
-        let peer = SocketAddr::new(address.ip(), HBONE_PORT);
-        record.learn(|info| {
-            info.path = Path::Hbone;
-            info.destination_address = peer;
-            info.hbone_address = Some(address);
-        });
-        let certificate = context
-            .certificates
-            .get(&self.source.identity)
-            .await
-            .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))?;
-        let key = PoolKey {
-            source_workload: self.source.uid.clone(),
-            source: self.source.identity.clone(),
-            destination: workload.identity.clone(),
-            address: peer,
-        };
-        let request = ConnectRequest {
-            authority: address,
-            forwarded: Forwarded {
-                client: self.client.0,
-                host: None,
-            },
-            baggage: Some(baggage::of(self.source, CLUSTER)),
-            traceparent: Some(traceparent()),
-        };
-        let (broker, pod, within) = (context.broker.clone(), self.pod.id, context.tunnel.connect);
-        let dial = move || -> futures_util::future::BoxFuture<'static, std::io::Result<TcpStream>> {
-            Box::pin(async move {
-                dial::egress(&broker, pod, peer, within)
-                    .await
-                    .map_err(DialError::into_io)
-            })
-        };
-        let tls = certificate.client_config(&workload.identity);
-        context
-            .pool
-            .open(&key, tls, certificate.not_after(), dial, request)
-            .await
-            .map(Far::Tunnel)
-            .map_err(|error: TunnelError| Outcome::new(error.reason()).with_detail(error.to_string()))
-    }
-
-    async fn outside(&self, address: SocketAddr) -> Result<Far, Outcome> {
-        dial::egress(
-            &self.context.broker,
-            self.pod.id,
-            address,
-            self.context.waits.egress,
-        )
-        .await
-        .map(Far::Outside)
-        .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))
     }
 }
 
@@ -245,33 +89,11 @@ async fn carry(context: &Context, client: TcpStream, far: Far, record: &OpenConn
             decided,
         } => {
             let relay = tunnel::relay_tcp(client, application, record.counters());
-            let end = relay_while_allowed(context, &decided, relay).await;
+            let end = relay_while_allowed(context, &decided, None, relay).await;
             inbound.finish(end.clone());
             end
         }
     }
-}
-
-/// Whether another endpoint of the same Service may do better.
-fn is_about_endpoint(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::ConnectRefused
-            | Reason::ConnectTimeout
-            | Reason::ConnectUnreachable
-            | Reason::HandshakeTimeout
-    )
-}
-
-/// A trace of its own for each connection, not sampled (W3C Trace Context 3.2).
-fn traceparent() -> String {
-    // An all-zero id would be invalid.
-    format!(
-        "00-{:016x}{:016x}-{:016x}-00",
-        random::u64(),
-        random::u64() | 1,
-        random::u64() | 1
-    )
 }
 
 pub(crate) fn outcome(end: RelayEnd) -> Outcome {
@@ -282,7 +104,12 @@ pub(crate) fn outcome(end: RelayEnd) -> Outcome {
     }
 }
 
-fn opening(source: Option<Arc<Workload>>, original: OriginalDst, client: ClientAddr) -> ConnectionInfo {
+fn opening(
+    source: Option<Arc<Workload>>,
+    original: OriginalDst,
+    client: ClientAddr,
+    trace: TraceId,
+) -> ConnectionInfo {
     ConnectionInfo {
         reporter: Reporter::Source,
         path: Path::Passthrough,
@@ -296,5 +123,6 @@ fn opening(source: Option<Arc<Workload>>, original: OriginalDst, client: ClientA
         original_destination: original.0,
         destination_identity: None,
         service: None,
+        trace: Some(trace),
     }
 }

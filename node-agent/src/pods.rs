@@ -4,8 +4,10 @@ mod accepting;
 mod old_sockets;
 mod plaintext_ports;
 mod rows;
+mod slots;
 
 pub(crate) use plaintext_ports::PlaintextPorts;
+pub(crate) use slots::Slots;
 
 use crate::{
     broker::{BrokerError, Enrolled},
@@ -16,7 +18,10 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,7 +39,7 @@ pub(crate) struct LocalPod {
     pub(crate) uid: WorkloadUid,
     pub(crate) id: PodId,
     /// Connections of this pod that the agent carries at once: one pod cannot take every slot of the node.
-    pub(crate) slots: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     /// Cancelled when the pod leaves: its connections end with it.
     pub(crate) gone: CancellationToken,
     /// Client ports of plaintext connections that end at the agent.
@@ -66,6 +71,17 @@ pub(crate) struct LocalPods {
     pods: ArcSwap<HashMap<WorkloadUid, Arc<LocalPod>>>,
     /// Why a pod of this node is not enrolled though it should be.
     failures: Mutex<BTreeMap<WorkloadUid, String>>,
+    /// For the metrics.
+    pub(crate) counts: EnrolmentCounts,
+}
+
+/// What happened at enrolments since start.
+#[derive(Default)]
+pub(crate) struct EnrolmentCounts {
+    /// Attempts that failed.
+    pub(crate) failed: AtomicU64,
+    /// Pods that had connections open already.
+    pub(crate) late: AtomicU64,
 }
 
 impl LocalPods {
@@ -119,6 +135,7 @@ impl LocalPods {
 ///
 /// Connections decide by the snapshot from the moment it is stored in the context; the kernel's rows follow here.
 pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
+    let _writing = context.duty.writing().await;
     let wanted: HashMap<&WorkloadUid, &Arc<Workload>> = mesh
         .local_workloads()
         .filter(|workload| workload.enrolled && workload.netns.is_some())
@@ -133,6 +150,11 @@ pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
             release(context, &pod);
         }
     }
+    let identities = wanted.values().map(|workload| workload.identity.clone());
+    context.certificates.retain(&identities.collect());
+    if !context.duty.is_on() {
+        return;
+    }
     context.pods.failures().retain(|uid, _| wanted.contains_key(uid));
     // Pods that are there first: a policy that tightens does not wait for a new pod.
     for workload in wanted.values() {
@@ -145,13 +167,18 @@ pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
             enroll(context, mesh, workload).await;
         }
     }
-    let identities = wanted.values().map(|workload| workload.identity.clone());
-    context.certificates.retain(&identities.collect());
     // Those that are enrolled are not left over, and need not be findable by their path any more.
     let missing = wanted
         .values()
         .filter(|workload| context.pods.get(&workload.uid).is_none());
     release_left_over(context, missing.filter_map(|workload| workload.netns.as_deref()));
+}
+
+/// What the kernel has of the pods is no longer what this agent wrote.
+pub(crate) fn forget_rows(context: &Context) {
+    for pod in context.pods.all() {
+        *pod.rows.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// Whether a pod's path leads to another namespace than the one that was enrolled.
@@ -201,6 +228,7 @@ async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
                 .insert(start(context, workload, netns, rows, enrolled));
         }
         Err(error) => {
+            context.pods.counts.failed.fetch_add(1, Ordering::Relaxed);
             let why = error.to_string();
             let first = context
                 .pods
@@ -235,16 +263,21 @@ fn start(
     });
     accepting::start(context, &pod, enrolled.listeners);
     if already_open > 0 {
+        context.pods.counts.late.fetch_add(1, Ordering::Relaxed);
         pod.spawn(old_sockets::close_refused(
             context.broker.clone(),
             pod.clone(),
             enrolled.already_open,
         ));
     }
-    let (broker, watched, mut changes) = (context.broker.clone(), pod.clone(), enrolled.address_changes);
+    let (context, watched, mut changes) = (context.clone(), pod.clone(), enrolled.address_changes);
     pod.spawn(async move {
         while let Some(addresses) = changes.recv().await {
-            if let Err(error) = broker.readdress(watched.id, &addresses).await {
+            let _writing = context.duty.writing().await;
+            if !context.duty.is_on() {
+                continue;
+            }
+            if let Err(error) = context.broker.readdress(watched.id, &addresses).await {
                 tracing::warn!(pod = %watched.uid, %error, "cannot follow a pod's change of address");
             }
         }
@@ -288,6 +321,9 @@ fn release(context: &Context, pod: &LocalPod) {
     pod.gone.cancel();
     pod.tasks.close();
     context.pool.evict_source(&pod.uid);
+    if !context.duty.is_on() {
+        return context.broker.forget(pod.id);
+    }
     match context.broker.withdraw(pod.id) {
         Ok(()) => tracing::info!(pod = %pod.uid, "released"),
         Err(BrokerError::NotEnrolled(_)) => {}

@@ -1,6 +1,12 @@
 //! Live connections follow the configuration: one that the present snapshot forbids is cut, at both ends.
 
-use crate::{context::Context, inbound, observe::Outcome, outbound, tunnel::RelayEnd};
+use crate::{
+    context::Context,
+    inbound,
+    observe::Outcome,
+    outbound,
+    tunnel::{RelayEnd, ResetWith},
+};
 use std::net::{IpAddr, SocketAddr};
 use tramline_core::{authz, identity::SpiffeId, reason::Reason, workload::WorkloadUid};
 
@@ -18,26 +24,34 @@ pub(crate) struct Decided {
     pub(crate) destination_address: SocketAddr,
 }
 
-/// Relays until the end, or until a snapshot forbids the connection. Dropping the relay resets both ends.
+/// Relays until the end, or until a snapshot forbids the connection. Dropping the relay resets both ends; through
+/// `reset` the agent at the other end learns why.
 pub(crate) async fn relay_while_allowed(
     context: &Context,
     decided: &Decided,
+    reset: Option<&ResetWith>,
     relay: impl Future<Output = RelayEnd>,
 ) -> Outcome {
     let mut generations = context.generations.subscribe();
     tokio::pin!(relay);
+    let cut = |refusal: Outcome| {
+        if let Some(reset) = reset {
+            reset.reason(refusal.reason);
+        }
+        refusal
+    };
     // A snapshot may have come between the decision and the subscription.
     if *generations.borrow_and_update() != decided.generation
         && let Some(refusal) = forbidden(context, decided)
     {
-        return refusal;
+        return cut(refusal);
     }
     loop {
         tokio::select! {
             end = &mut relay => return outbound::outcome(end),
             Ok(()) = generations.changed() => {
                 if let Some(refusal) = forbidden(context, decided) {
-                    return refusal;
+                    return cut(refusal);
                 }
             }
         }

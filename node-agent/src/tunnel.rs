@@ -5,16 +5,21 @@
 //! over one stream and [`relay_tcp`] over no tunnel at all. The `h2` crate is used directly: a layer above it hides
 //! reset codes, and then an aborted connection looks like a finished one.
 
+mod buffers;
 mod connect;
+mod cut;
 mod download;
 mod driver;
 mod error;
+mod handshakes;
 mod keepalive;
 mod peer;
 mod pool;
+mod presented;
 mod relay;
 mod relay_tcp;
 mod request;
+mod reset;
 mod server;
 mod settings;
 mod stats;
@@ -23,14 +28,19 @@ mod stream;
 mod tests;
 mod upload;
 
+pub use buffers::BufferBudget;
 pub use error::TunnelError;
+pub use handshakes::{Handshake, Handshakes};
 pub use pool::{Pool, PoolKey};
+pub use presented::{Served, Shown};
+pub(crate) use relay::socket_error;
 pub use relay::{RelayEnd, Side, relay};
 pub use relay_tcp::relay_tcp;
 pub use request::{ConnectRequest, Forwarded};
+pub use reset::ResetWith;
 pub use server::{HboneConnection, InboundRequest, serve};
 pub use settings::TunnelSettings;
-pub use stats::TunnelStats;
+pub use stats::{Attempts, TunnelStats};
 pub use stream::TunnelStream;
 
 /// TCP port of HBONE at a pod's address.

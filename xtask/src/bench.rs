@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: sets up what is missing, builds in release, and hands over to the benchmark program.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -27,6 +28,18 @@ pub(crate) struct Args {
 enum Suite {
     /// Every load on every path against no mesh, in about two minutes (docs/BENCHMARKS.md)
     Smoke(Smoke),
+    /// Decisions, updates and memory of the policy core by the number of policies and workloads, in about a minute; no root
+    Policy(Policy),
+}
+
+#[derive(clap::Args)]
+struct Policy {
+    /// Write the results to FILE: {"machine", "commit", ..., "rows": [{case, n, metric, unit, value, runs}]}
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How often each figure is taken
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
 }
 
 #[derive(clap::Args)]
@@ -45,7 +58,22 @@ struct Smoke {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let Suite::Smoke(args) = &args.suite;
+    match &args.suite {
+        Suite::Smoke(args) => smoke(args),
+        Suite::Policy(args) => policy(args),
+    }
+}
+
+/// Only the core is measured: no agent is built, no namespace made.
+fn policy(args: &Policy) -> Result<()> {
+    let workspace = Workspace::read()?;
+    report::step("building the benchmark in release (some minutes the first time)");
+    let binaries = Artifacts::release_binaries(&workspace, &["tramline-bench"])?;
+    let arguments = arguments("policy", &commit(&workspace), args.json.as_deref(), args.rounds)?;
+    start(&binaries, &arguments)
+}
+
+fn smoke(args: &Smoke) -> Result<()> {
     // Listing what is missing needs no root; installing it and all the rest does.
     if !args.setup.no_install && !process::is_root() {
         bail!("{NEEDS_ROOT}");
@@ -58,13 +86,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     crate::build_ebpf::build(&workspace, true, false)?;
     report::step("building the agent and the benchmark in release (some minutes the first time)");
     let binaries = Artifacts::release_binaries(&workspace, &PACKAGES)?;
+    let mut arguments = arguments("smoke", &commit(&workspace), args.json.as_deref(), args.rounds)?;
+    if args.control {
+        arguments.push("--control".into());
+    }
+    start(&binaries, &arguments)
+}
+
+fn start(binaries: &BTreeMap<String, PathBuf>, arguments: &[OsString]) -> Result<()> {
     let bench = binaries
         .get("tramline-bench")
         .context("this workspace has no tramline-bench")?;
     // In place of this process: Ctrl-C must wait for the benchmark's cleaning up.
-    let error = Command::new(bench)
-        .args(arguments(args, &commit(&workspace))?)
-        .exec();
+    let error = Command::new(bench).args(arguments).exec();
     Err(error).with_context(|| format!("cannot start {}", bench.display()))
 }
 
@@ -76,40 +110,29 @@ fn commit(workspace: &Workspace) -> String {
     process::output(&mut git).map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-fn arguments(args: &Smoke, commit: &str) -> Result<Vec<OsString>> {
-    let mut arguments: Vec<OsString> = ["smoke", "--commit", commit].map(OsString::from).into();
-    if let Some(file) = &args.json {
+fn arguments(suite: &str, commit: &str, json: Option<&Path>, rounds: Option<u32>) -> Result<Vec<OsString>> {
+    let mut arguments: Vec<OsString> = [suite, "--commit", commit].map(OsString::from).into();
+    if let Some(file) = json {
         arguments.push("--json".into());
         arguments.push(std::path::absolute(file).context("--json")?.into());
     }
-    if let Some(rounds) = args.rounds {
+    if let Some(rounds) = rounds {
         arguments.push("--rounds".into());
         arguments.push(rounds.to_string().into());
-    }
-    if args.control {
-        arguments.push("--control".into());
     }
     Ok(arguments)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
     fn what_was_asked_for_is_passed_on() {
-        let args = Smoke {
-            setup: setup::Options::default(),
-            json: Some(PathBuf::from("f.json")),
-            rounds: Some(2),
-            control: true,
-        };
-        let arguments = arguments(&args, "abc").unwrap();
+        let arguments = arguments("smoke", "abc", Some(Path::new("f.json")), Some(2)).unwrap();
         assert_eq!(arguments[..4], ["smoke", "--commit", "abc", "--json"]);
         let file = Path::new(&arguments[4]);
         assert!(file.is_absolute() && file.ends_with("f.json"));
-        assert_eq!(arguments[5..], ["--rounds", "2", "--control"]);
+        assert_eq!(arguments[5..], ["--rounds", "2"]);
     }
 }

@@ -61,6 +61,7 @@ mod tests {
             protocol: Protocol::Hbone,
             ready: true,
             terminating: false,
+            serving: true,
             host_network: false,
             canonical_name: "a,b;c=\u{e9}%".into(),
             canonical_revision: "".into(),

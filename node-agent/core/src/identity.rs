@@ -157,6 +157,11 @@ impl SpiffeId {
             .unwrap_or_default()
     }
 
+    /// Namespace and service account as they stand in the identity: `NAMESPACE/sa/SERVICE-ACCOUNT`.
+    pub(crate) fn account(&self) -> &str {
+        self.uri.get(self.namespace_range().start..).unwrap_or_default()
+    }
+
     /// The form that Istio policies use: `TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT`, without the scheme.
     pub fn principal(&self) -> &str {
         self.uri.get(SCHEME.len()..).unwrap_or_default()

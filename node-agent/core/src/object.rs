@@ -6,12 +6,14 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::authz::AuthorizationPolicy;
 use crate::labels::Labels;
 use crate::peer_authentication::PeerAuthentication;
+use crate::service::{Distribution, Hints, Readiness};
 use crate::workload::{ContainerPort, WorkloadUid};
 
 /// The kinds that are read.
@@ -23,6 +25,8 @@ pub enum Kind {
     Pod,
     /// core/v1 Service.
     Service,
+    /// core/v1 Node.
+    Node,
     /// discovery.k8s.io/v1 EndpointSlice.
     EndpointSlice,
     /// core/v1 ServiceAccount.
@@ -44,7 +48,7 @@ impl fmt::Display for Kind {
 pub struct ObjectRef {
     /// Kind.
     pub kind: Kind,
-    /// Namespace; empty for a Namespace.
+    /// Namespace; empty for a Namespace and a Node.
     pub namespace: Arc<str>,
     /// Name.
     pub name: Arc<str>,
@@ -160,6 +164,13 @@ pub struct Namespace {
     pub meta: Meta,
 }
 
+/// core/v1 Node: only its labels are read, of them `topology.kubernetes.io/zone`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Metadata.
+    pub meta: Meta,
+}
+
 /// core/v1 ServiceAccount: accepted so that whole sets of manifests can be given; pods name theirs themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceAccount {
@@ -249,6 +260,10 @@ pub struct ServiceObject {
     pub publish_not_ready: bool,
     /// `spec.internalTrafficPolicy` is `Local`.
     pub node_local: bool,
+    /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where `spec.sessionAffinity` is `ClientIP`.
+    pub session_affinity: Option<Duration>,
+    /// `spec.trafficDistribution`.
+    pub distribution: Distribution,
 }
 
 /// One port of an EndpointSlice.
@@ -265,10 +280,14 @@ pub struct SlicePort {
 pub struct SliceEndpoint {
     /// Addresses; all but the first are alternatives that Kubernetes tells consumers to ignore.
     pub addresses: Vec<IpAddr>,
-    /// `conditions.ready`, absent means ready.
-    pub ready: bool,
+    /// `conditions`.
+    pub readiness: Readiness,
     /// `nodeName`.
     pub node: Option<Arc<str>>,
+    /// `zone`.
+    pub zone: Option<Arc<str>>,
+    /// `hints`.
+    pub hints: Hints,
 }
 
 /// discovery.k8s.io/v1 EndpointSlice of one Service.
@@ -289,6 +308,8 @@ pub struct EndpointSlice {
 pub struct Objects {
     /// Namespaces; one that no object describes has no labels.
     pub namespaces: Vec<Namespace>,
+    /// Nodes; one that no object describes has no zone, unless an EndpointSlice names it.
+    pub nodes: Vec<Node>,
     /// Pods.
     pub pods: Vec<Pod>,
     /// Services.

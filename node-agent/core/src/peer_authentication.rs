@@ -33,7 +33,7 @@ pub struct PeerAuthentication {
 }
 
 /// The name of a policy, as decisions and logs carry it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct PolicyName {
     /// Namespace of the policy.
     pub namespace: Arc<str>,

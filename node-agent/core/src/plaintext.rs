@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::authz::{ConditionMatch, Facts, Truth, first_match};
-use crate::mesh::{Mesh, WorkloadPolicies};
+use crate::authz::{Facts, RuleSet, Truth};
+use crate::mesh::{Mesh, Protection, WorkloadPolicies};
 use crate::workload::Workload;
 
 /// The kernel's answer for one port.
@@ -31,33 +31,36 @@ pub struct PlaintextTable {
 /// identity, or [`PlaintextVerdict::Ask`].
 pub fn verdict(mesh: &Mesh, workload: &Workload, port: u16) -> PlaintextVerdict {
     match mesh.policies_of(&workload.uid) {
-        Some(policies) => verdict_of(policies, workload, port),
+        Some(protection) => verdict_of(&protection, workload, port),
         None => PlaintextVerdict::Drop,
     }
 }
 
 /// The answers for every port of a workload.
 pub fn table(mesh: &Mesh, workload: &Workload) -> PlaintextTable {
-    let Some(policies) = mesh.policies_of(&workload.uid) else {
+    let Some(protection) = mesh.policies_of(&workload.uid) else {
         return PlaintextTable {
             default: PlaintextVerdict::Drop,
             ports: BTreeMap::new(),
         };
     };
-    let named = named_ports(policies);
+    let named = named_ports(&protection.policies);
     // Ports are only ever compared for equality, so any unnamed one stands for all of them; if all 65,535 are
     // named, the default is never used.
     let unnamed = (1..=u16::MAX).find(|port| !named.contains(port));
-    let default = unnamed.map_or(PlaintextVerdict::Ask, |port| verdict_of(policies, workload, port));
+    let default = unnamed.map_or(PlaintextVerdict::Ask, |port| {
+        verdict_of(&protection, workload, port)
+    });
     let ports = named
         .into_iter()
-        .map(|port| (port, verdict_of(policies, workload, port)))
+        .map(|port| (port, verdict_of(&protection, workload, port)))
         .collect();
     PlaintextTable { default, ports }
 }
 
-fn verdict_of(policies: &WorkloadPolicies, workload: &Workload, port: u16) -> PlaintextVerdict {
-    if policies.mtls.at(port).strict {
+fn verdict_of(protection: &Protection<'_>, workload: &Workload, port: u16) -> PlaintextVerdict {
+    let policies = &protection.policies;
+    if policies.mtls.at(port).strict || protection.closed_by.is_some() {
         return PlaintextVerdict::Drop;
     }
     let facts = Facts {
@@ -66,14 +69,18 @@ fn verdict_of(policies: &WorkloadPolicies, workload: &Workload, port: u16) -> Pl
         destination_addresses: &workload.addresses,
         port,
     };
-    if first_match(&policies.deny, &facts, |truth| truth == Truth::Yes).is_some() {
+    let scopes = policies.enforced();
+    let denied = |truth| {
+        let rules = scopes.iter().flat_map(|tiers| [&tiers.custom, &tiers.deny]);
+        any(rules, &facts, truth)
+    };
+    if denied(Truth::Yes) {
         return PlaintextVerdict::Drop;
     }
-    let may_be_denied = first_match(&policies.deny, &facts, |truth| truth == Truth::Maybe).is_some();
-    let allowed = policies.allow.is_empty()
-        || first_match(&policies.allow, &facts, |truth| truth == Truth::Yes).is_some();
-    let may_be_allowed =
-        allowed || first_match(&policies.allow, &facts, |truth| truth == Truth::Maybe).is_some();
+    let may_be_denied = denied(Truth::Maybe);
+    let let_in = |truth| any(scopes.iter().map(|tiers| &tiers.allow), &facts, truth);
+    let allowed = scopes.iter().all(|tiers| tiers.allow.is_empty()) || let_in(Truth::Yes);
+    let may_be_allowed = allowed || let_in(Truth::Maybe);
     match (may_be_allowed, allowed && !may_be_denied) {
         (false, _) => PlaintextVerdict::Drop,
         (true, true) => PlaintextVerdict::Pass,
@@ -81,21 +88,15 @@ fn verdict_of(policies: &WorkloadPolicies, workload: &Workload, port: u16) -> Pl
     }
 }
 
+fn any<'a>(mut rules: impl Iterator<Item = &'a RuleSet>, facts: &Facts<'_>, truth: Truth) -> bool {
+    rules.any(|rules| rules.any_without_identity(facts, |found| found == truth))
+}
+
 fn named_ports(policies: &WorkloadPolicies) -> BTreeSet<u16> {
     let mut named: BTreeSet<u16> = policies.mtls.named_ports().collect();
-    for rule in policies
-        .deny
-        .iter()
-        .chain(&policies.allow)
-        .flat_map(|policy| &policy.rules)
-    {
-        for operation in &rule.to {
-            named.extend(operation.ports.any.iter().chain(&operation.ports.none));
-        }
-        for condition in &rule.when {
-            if let ConditionMatch::DestinationPort(ports) = &condition.matches {
-                named.extend(ports.any.iter().chain(&ports.none));
-            }
+    for tiers in policies.enforced() {
+        for rules in [&tiers.custom, &tiers.deny, &tiers.allow] {
+            named.extend(rules.ports_without_identity());
         }
     }
     named

@@ -40,6 +40,8 @@ reasons! {
     MtlsRequired => "mtls_required", "DENY", "mutual TLS is required here and the peer came in plaintext";
     /// A Service without a usable endpoint.
     NoHealthyEndpoint => "no_healthy_endpoint", "UH", "the service has no ready endpoint left to try";
+    /// A Service that keeps to the client's node, where none of its endpoints is.
+    NoLocalEndpoint => "no_local_endpoint", "UH", "the service keeps to this node, and none of its ready endpoints is here";
     /// A Service address with a port the Service does not have.
     UnknownServicePort => "unknown_service_port", "NR", "the service has no such port";
     /// The destination answered with a reset.
@@ -52,10 +54,14 @@ reasons! {
     TlsFailure => "tls_failure", "TLS_FAILURE", "the TLS handshake failed";
     /// The peer proved another identity than the one expected.
     PeerIdentityMismatch => "peer_identity_mismatch", "IDENTITY_ERROR", "the peer has another identity than expected";
+    /// No trusted root vouches for the peer, or it was revoked, before or while the connection was open.
+    PeerUntrusted => "peer_untrusted", "IDENTITY_ERROR", "the peer's certificate is revoked or its root is not trusted (any more)";
     /// TLS or HTTP/2 did not get ready in time.
     HandshakeTimeout => "handshake_timeout", "H2_HANDSHAKE_FAILURE", "the tunnel's handshake took too long";
     /// The other agent answered CONNECT with a refusal of no closer kind.
     TunnelRefused => "tunnel_refused", "CONNECT", "the agent at the destination refused the tunnel";
+    /// The tunnel's peer fell silent, or its connection broke.
+    TunnelLost => "tunnel_lost", "UC", "the tunnel to the other agent was lost";
     /// CONNECT named an address that is not the workload's.
     AuthorityMismatch => "authority_mismatch", "NR", "the tunnel's target is not an address of this workload";
     /// No workload is known there.
@@ -66,6 +72,8 @@ reasons! {
     NoCertificate => "no_certificate", "IDENTITY_ERROR", "the workload has no valid certificate";
     /// A bound on connections, streams or memory was reached.
     LimitReached => "limit_reached", "UO", "a limit of the agent was reached";
+    /// The source closed or reset the connection before the destination was reached.
+    ClientGone => "client_gone", "DC", "the source left before the destination was reached";
     /// The source reset the connection.
     ResetBySource => "reset_by_source", "DC", "the source reset the connection";
     /// The destination reset the connection.

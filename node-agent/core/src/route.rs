@@ -1,14 +1,67 @@
 //! Where an outbound connection goes.
 
-use std::net::SocketAddr;
+pub mod affinity;
+pub mod attempts;
+mod choose;
+mod expiring;
+pub mod outlier;
+pub mod retry_budget;
+
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use thiserror::Error;
 
+use self::choose::Nothing;
 use crate::mesh::Mesh;
 use crate::reason::Reason;
-use crate::service::{Endpoint, Service};
+use crate::service::Service;
 use crate::workload::Workload;
+
+/// One connection that asks where it leads.
+#[derive(Debug, Clone, Copy)]
+pub struct Dialled<'a> {
+    /// Who dials.
+    pub source: &'a Workload,
+    /// The address it dials from: `sessionAffinity` knows clients by it.
+    pub client: IpAddr,
+    /// What it dials.
+    pub destination: SocketAddr,
+    /// Randomness: 64 bits for each of two endpoints whose loads are compared.
+    pub draws: [u64; 2],
+    /// Endpoints that this connection has tried in vain.
+    pub tried: &'a [SocketAddr],
+}
+
+/// What the agent knows of endpoints beyond the configuration.
+pub trait Balance {
+    /// Connections to it that are open or being opened.
+    fn load(&self, endpoint: SocketAddr) -> u64;
+
+    /// Whether it failed just now, so that others are better tried first.
+    fn is_avoided(&self, endpoint: SocketAddr) -> bool;
+
+    /// The endpoint to which a client's earlier connection to a Service with `sessionAffinity` went.
+    fn pinned(&self, client: IpAddr, service: &Service, port: u16) -> Option<SocketAddr>;
+}
+
+/// Knows nothing: all endpoints are alike.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alike;
+
+impl Balance for Alike {
+    fn load(&self, _: SocketAddr) -> u64 {
+        0
+    }
+
+    fn is_avoided(&self, _: SocketAddr) -> bool {
+        false
+    }
+
+    fn pinned(&self, _: IpAddr, _: &Service, _: u16) -> Option<SocketAddr> {
+        None
+    }
+}
 
 /// The answer to a connection of a captured workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +70,8 @@ pub struct OutboundRoute {
     pub target: Target,
     /// The Service that was dialled, for telemetry.
     pub service: Option<Arc<Service>>,
+    /// How many other endpoints of the Service could be tried after this one.
+    pub alternatives: usize,
 }
 
 /// Where to connect.
@@ -66,6 +121,19 @@ pub enum RouteError {
         /// How many were tried before.
         tried: usize,
     },
+    /// Endpoints are ready, but none on the client's node, and the Service keeps to it.
+    #[error(
+        "service {}/{} port {port}: no ready endpoint on node {node}, and internalTrafficPolicy is Local",
+        service.namespace, service.name
+    )]
+    NoLocalEndpoint {
+        /// The Service that was dialled.
+        service: Arc<Service>,
+        /// The port that was dialled.
+        port: u16,
+        /// The client's node.
+        node: Arc<str>,
+    },
 }
 
 impl RouteError {
@@ -74,34 +142,42 @@ impl RouteError {
         match self {
             Self::UnknownServicePort { .. } => Reason::UnknownServicePort,
             Self::NoHealthyEndpoint { .. } => Reason::NoHealthyEndpoint,
+            Self::NoLocalEndpoint { .. } => Reason::NoLocalEndpoint,
         }
     }
 
     /// The Service that was dialled.
     pub fn service(&self) -> &Arc<Service> {
         match self {
-            Self::UnknownServicePort { service, .. } | Self::NoHealthyEndpoint { service, .. } => service,
+            Self::UnknownServicePort { service, .. }
+            | Self::NoHealthyEndpoint { service, .. }
+            | Self::NoLocalEndpoint { service, .. } => service,
         }
     }
 }
 
-/// Where a connection of `source` to `destination` goes.
+/// Where a connection goes.
 ///
-/// A Service address leads to one of its ready endpoints, chosen uniformly by `draw` (64 random bits) among those
-/// not in `tried`; a pod's address leads to that pod, ready or not, as without a mesh; anything else passes through.
+/// A Service address leads to one of its endpoints that take connections (see [`Service`]); a pod's address leads to
+/// that pod, ready or not, as without a mesh; anything else passes through.
 ///
 /// # Errors
 /// A Service address that leads nowhere; passing it through would reach nothing but a time-out.
 pub fn outbound(
     mesh: &Mesh,
-    source: &Workload,
-    destination: SocketAddr,
-    draw: u64,
-    tried: &[SocketAddr],
+    dialled: &Dialled<'_>,
+    balance: &dyn Balance,
 ) -> Result<OutboundRoute, RouteError> {
-    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    let destination = SocketAddr::new(
+        dialled.destination.ip().to_canonical(),
+        dialled.destination.port(),
+    );
     if let Some(service) = mesh.service_by_vip(destination.ip()) {
-        return to_service(mesh, source, service, destination, draw, tried);
+        let dialled = Dialled {
+            destination,
+            ..*dialled
+        };
+        return to_service(mesh, &dialled, service, balance);
     }
     let target = match mesh.workload_by_address(destination.ip()) {
         Some(workload) => Target::Workload {
@@ -113,41 +189,44 @@ pub fn outbound(
     Ok(OutboundRoute {
         target,
         service: None,
+        alternatives: 0,
     })
 }
 
 fn to_service(
     mesh: &Mesh,
-    source: &Workload,
+    dialled: &Dialled<'_>,
     service: &Arc<Service>,
-    destination: SocketAddr,
-    draw: u64,
-    tried: &[SocketAddr],
+    balance: &dyn Balance,
 ) -> Result<OutboundRoute, RouteError> {
-    let port = destination.port();
+    let port = dialled.destination.port();
     if service.port(port).is_none() {
         return Err(RouteError::UnknownServicePort {
             service: service.clone(),
             port,
         });
     }
-    // A dual-stack Service answers a family with endpoints of that family: the application's socket can speak no other.
-    let eligible = || {
-        service
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.ready && endpoint.address.is_ipv4() == destination.is_ipv4())
-            .filter(|endpoint| !service.node_local || is_on_node(endpoint, source))
-            .filter_map(|endpoint| Some((endpoint, endpoint.target_port(port)?)))
-            .map(|(endpoint, target)| (endpoint, SocketAddr::new(endpoint.address, target)))
-            .filter(|(_, address)| !tried.contains(address))
-    };
-    let chosen = pick(draw, eligible().count()).and_then(|index| eligible().nth(index));
-    let Some((endpoint, address)) = chosen else {
-        let (service, tried) = (service.clone(), tried.len());
-        return Err(RouteError::NoHealthyEndpoint { service, port, tried });
-    };
-    let workload = endpoint.workload.as_ref().and_then(|uid| mesh.workload(uid));
+    let chosen = choose::choose(mesh, dialled, service, balance).map_err(|nothing| {
+        let service = service.clone();
+        match nothing {
+            Nothing::Ready => RouteError::NoHealthyEndpoint {
+                service,
+                port,
+                tried: dialled.tried.len(),
+            },
+            Nothing::OnNode => RouteError::NoLocalEndpoint {
+                service,
+                port,
+                node: dialled.source.node.clone(),
+            },
+        }
+    })?;
+    let address = chosen.address;
+    let workload = chosen
+        .endpoint
+        .workload
+        .as_ref()
+        .and_then(|uid| mesh.workload(uid));
     let target = match workload {
         Some(workload) => Target::Workload {
             workload: workload.clone(),
@@ -158,18 +237,6 @@ fn to_service(
     Ok(OutboundRoute {
         target,
         service: Some(service.clone()),
+        alternatives: chosen.alternatives,
     })
 }
-
-fn is_on_node(endpoint: &Endpoint, source: &Workload) -> bool {
-    endpoint.node.as_ref().is_some_and(|node| *node == source.node)
-}
-
-/// An index below `count` by the high half of a 128-bit product: uniform to within `count` / 2^64, no division.
-fn pick(draw: u64, count: usize) -> Option<usize> {
-    let count = u64::try_from(count).ok().filter(|count| *count > 0)?;
-    usize::try_from((u128::from(draw) * u128::from(count)) >> 64).ok()
-}
-
-#[cfg(test)]
-mod tests;

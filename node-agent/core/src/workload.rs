@@ -119,6 +119,8 @@ pub struct Workload {
     pub ready: bool,
     /// Whether it has been asked to stop.
     pub terminating: bool,
+    /// Whether its probes say that it serves, asked to stop or not.
+    pub serving: bool,
     /// Whether it lives in the node's network namespace; such pods are never enrolled.
     pub host_network: bool,
     /// Name of the application for telemetry (`service.istio.io/canonical-name` and its fallbacks).

@@ -1,25 +1,41 @@
 //! What the admin socket tells of the agent's state.
 
+mod certificates;
+mod explain;
+mod services;
+
 use super::configuration::Report;
 use crate::{
     cli::RunConfig,
     context::Context,
     observe::admin::{
         AdminState,
-        api::{AgentStatus, ConfigReport, WorkloadRow},
+        api::{
+            AgentStatus, CaptureReport, CertificateReport, ConfigReport, ExplainReport, PolicyOverview,
+            ServiceRow, WorkloadRow,
+        },
     },
 };
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering};
-use tokio::runtime::Handle;
-use tramline_core::workload::{Protocol, Workload};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
+use tokio::{runtime::Handle, sync::Notify};
+use tramline_core::{
+    authz,
+    workload::{Protocol, Workload, WorkloadUid},
+};
 
 /// Answers the admin socket.
+#[derive(Clone)]
 pub(super) struct State {
     instance: String,
     trust_domain: String,
     context: Arc<Context>,
     report: Arc<Report>,
     data: Handle,
+    handover: Arc<Notify>,
 }
 
 impl State {
@@ -30,7 +46,13 @@ impl State {
             context,
             report,
             data,
+            handover: Arc::default(),
         }
+    }
+
+    /// Notified when a successor asks for the kernel.
+    pub(super) fn handover_asked(&self) -> Arc<Notify> {
+        self.handover.clone()
     }
 
     fn details(&self) -> BTreeMap<String, String> {
@@ -58,6 +80,10 @@ impl State {
         details.insert(
             "connections.shed".to_owned(),
             context.shed.load(Ordering::Relaxed).to_string(),
+        );
+        details.insert(
+            "handshakes.refused".to_owned(),
+            context.handshakes.refused().to_string(),
         );
         details.insert(
             "tasks".to_owned(),
@@ -96,6 +122,10 @@ impl State {
 }
 
 impl AdminState for State {
+    fn hand_over(&self) {
+        self.handover.notify_one();
+    }
+
     fn status(&self) -> AgentStatus {
         AgentStatus {
             node: self.context.node.to_string(),
@@ -116,6 +146,29 @@ impl AdminState for State {
             (a.node != node, &a.namespace, &a.name).cmp(&(b.node != node, &b.namespace, &b.name))
         });
         rows
+    }
+
+    fn services(&self) -> Vec<ServiceRow> {
+        // Nobody in particular asks: loads are the same for all.
+        let nobody = WorkloadUid::new("");
+        let balance = self.context.balancer.seen_by(&nobody);
+        services::rows(&self.context.mesh.load_full(), &balance)
+    }
+
+    fn policies(&self) -> Vec<PolicyOverview> {
+        authz::overview(&self.context.mesh.load_full())
+    }
+
+    fn certificates(&self) -> CertificateReport {
+        certificates::report(&self.context.certificates, SystemTime::now())
+    }
+
+    fn explain(&self, from: &str, to: &str) -> Result<ExplainReport, String> {
+        explain::connection(&self.context, from, to)
+    }
+
+    fn capture(&self, from: &str) -> Result<CaptureReport, String> {
+        explain::capture(&self.context, from)
     }
 
     fn config(&self) -> ConfigReport {

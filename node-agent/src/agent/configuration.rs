@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{runtime::Handle, sync::mpsc};
 use tramline_core::mesh::Mesh;
@@ -26,6 +26,27 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(super) struct Report {
     errors: Mutex<Vec<String>>,
     generation: AtomicU64,
+    /// For the metrics.
+    pub(super) counts: Counts,
+}
+
+/// What became of the configurations read since start.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// Those that came into force.
+    pub(super) applied: AtomicU64,
+    /// Those that changed nothing.
+    pub(super) refused: AtomicU64,
+    /// Seconds since 1970 when one last came into force; zero before the first.
+    pub(super) last_applied: AtomicU64,
+}
+
+impl Counts {
+    fn applied(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_applied.store(now.as_secs(), Ordering::Relaxed);
+        self.applied.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Report {
@@ -70,6 +91,7 @@ pub(super) async fn follow(
                     let generation = mesh.generation();
                     if apply(&context, mesh, &data).await {
                         report.generation.store(generation, Ordering::Release);
+                        report.counts.applied();
                         configured.ok();
                     }
                     tell(&context, &enrolled);
@@ -94,6 +116,10 @@ async fn apply(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) -> bool {
     // and what it hands to the agent is decided by the new snapshot.
     context.mesh.store(mesh.clone());
     context.generations.send_replace(generation);
+    context.pool.retain_destinations(|address, identity| {
+        mesh.workload_by_address(address.ip())
+            .is_some_and(|workload| workload.identity == *identity)
+    });
     if !reconcile(context, mesh, data).await {
         return false;
     }
@@ -106,7 +132,7 @@ async fn apply(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) -> bool {
 }
 
 /// False if it broke off: then the kernel's rows may be those of an older snapshot.
-async fn reconcile(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) -> bool {
+pub(super) async fn reconcile(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) -> bool {
     let context = context.clone();
     // On the data plane's runtime: the accept loops of a pod run where it was enrolled.
     let done = data
@@ -130,6 +156,7 @@ fn refuse(errors: &ConfigErrors, report: &Report, configured: &Check, first: boo
             lines.join("; ")
         ));
     }
+    report.counts.refused.fetch_add(1, Ordering::Relaxed);
     report.set(lines);
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     context::Context,
     inbound,
+    kernel::events::Events,
     observe::{ConnectionInfo, Outcome, Path, Reporter, SecurityPolicy},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -14,13 +15,27 @@ const FLOOD: usize = 128;
 /// Between batches of a flood; what the ring buffer has no room for meanwhile is counted as lost.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Reads events for the life of the agent.
+/// Reads events for the life of the agent, while it is on duty: of two readers each would miss some.
 pub(super) async fn log(context: Arc<Context>) {
-    let mut events = match context.broker.events() {
-        Some(Ok(events)) => events,
-        Some(Err(error)) => return tracing::error!(%error, "cannot wait for the programs' events"),
-        None => return,
-    };
+    let mut events = context.broker.events();
+    loop {
+        match events {
+            Some(Ok(events)) => tokio::select! {
+                () = read(&context, events) => return,
+                () = context.duty.left() => {}
+            },
+            Some(Err(error)) => return tracing::error!(%error, "cannot wait for the programs' events"),
+            None => return,
+        }
+        context.duty.resumed().await;
+        events = match context.broker.events_again() {
+            Ok(again) => Some(again),
+            Err(error) => return tracing::error!(%error, "cannot read the programs' events again"),
+        };
+    }
+}
+
+async fn read(context: &Context, mut events: Events) {
     let mut batch = Vec::new();
     loop {
         batch.clear();
@@ -28,7 +43,7 @@ pub(super) async fn log(context: Arc<Context>) {
             return tracing::error!(%error, "cannot read the programs' events");
         }
         for event in &batch {
-            record(&context, event);
+            record(context, event);
         }
         // Anyone who can send a SYN can make an event. A flood of them is counted by the programs; writing it out must
         // not take a processor from connections.
@@ -89,6 +104,7 @@ fn record(context: &Context, event: &Event) {
             hbone_address: None,
             original_destination: local,
             service: None,
+            trace: None,
         })
         .finish(outcome);
 }

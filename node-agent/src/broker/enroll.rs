@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, TcpListener},
+    os::fd::OwnedFd,
     path::Path,
     sync::{Arc, atomic::Ordering},
 };
@@ -66,6 +67,8 @@ pub struct Listeners {
 /// What the broker keeps of an enrolled pod.
 pub(super) struct Pod {
     pub(super) namespace: Arc<Netns>,
+    /// Kept to put them back after a successor's.
+    pub(super) listeners: Arc<Vec<(ListenerKey, OwnedFd)>>,
     /// Ends the watch of addresses when dropped.
     _network: Network,
 }
@@ -88,7 +91,14 @@ impl Broker {
             return Err(BrokerError::AlreadyEnrolled(path.to_owned()));
         }
         let captured_before = self.programs.is_steered(id);
-        let enrolled = self.capture(id, namespace, rows).await;
+        let mut enrolled = self.capture(id, namespace, rows).await;
+        // Connections that the predecessor carries end in this namespace too, and it has dealt with older ones.
+        if self.succeeds
+            && captured_before
+            && let Ok(enrolled) = &mut enrolled
+        {
+            enrolled.already_open.clear();
+        }
         // What an earlier agent captured stays captured (and closed); a pod that never was must not be so by half.
         if enrolled.is_err()
             && !captured_before
@@ -117,7 +127,7 @@ impl Broker {
         network.route_marked(&addresses).await?;
         self.set_addresses(id, &addresses)?;
         self.update(id, rows)?;
-        let listeners = self.listen(id, &namespace)?;
+        let (listeners, kept) = self.listen(id, &namespace)?;
         self.seed_listening(id, &namespace)?;
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
         use std::os::fd::AsFd as _;
@@ -129,6 +139,7 @@ impl Broker {
             id,
             Pod {
                 namespace,
+                listeners: Arc::new(kept),
                 _network: network,
             },
         );
@@ -166,6 +177,22 @@ impl Broker {
         open_sockets::destroy(&namespace, &self.home, sockets).map_err(|source| BrokerError::Step {
             step: "closing the pod's old connections",
             source,
+        })
+    }
+
+    /// Whether the pod has closed its socket with these two ends.
+    pub fn is_abandoned(
+        &self,
+        id: PodId,
+        local: std::net::SocketAddr,
+        remote: std::net::SocketAddr,
+    ) -> Result<bool, BrokerError> {
+        let namespace = self.namespace(id)?;
+        open_sockets::is_abandoned(&namespace, &self.home, local, remote).map_err(|source| {
+            BrokerError::Step {
+                step: "looking for a client's socket",
+                source,
+            }
         })
     }
 
@@ -239,7 +266,7 @@ impl Broker {
             .ok_or(BrokerError::NotEnrolled(id))
     }
 
-    fn set_addresses(&self, id: PodId, addresses: &[IpAddr]) -> Result<(), BrokerError> {
+    pub(super) fn set_addresses(&self, id: PodId, addresses: &[IpAddr]) -> Result<(), BrokerError> {
         let rows: Vec<_> = addresses
             .iter()
             .map(|ip| PodAddress {

@@ -6,6 +6,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
 };
 use tramline_common::{
     CAPTURE_MARK, PodId,
@@ -90,8 +91,13 @@ impl Broker {
     }
 
     /// Opens the listeners of a pod and gives them to `steer`.
-    pub(super) fn listen(&self, pod: PodId, namespace: &Netns) -> Result<Listeners, BrokerError> {
+    pub(super) fn listen(
+        &self,
+        pod: PodId,
+        namespace: &Netns,
+    ) -> Result<(Listeners, Vec<(ListenerKey, OwnedFd)>), BrokerError> {
         let mut listeners = Listeners::default();
+        let mut kept = Vec::new();
         for (role, list) in [
             (listener::OUTBOUND, &mut listeners.outbound),
             (listener::HBONE, &mut listeners.hbone),
@@ -101,12 +107,17 @@ impl Broker {
                 let Some(socket) = self.listener(pod, namespace, dummy)? else {
                     continue;
                 };
-                self.maps
-                    .set_listener(ListenerKey { pod, role, family }, &socket)?;
+                let key = ListenerKey { pod, role, family };
+                self.maps.set_listener(key, &socket)?;
+                let copy = socket.try_clone().map_err(|source| BrokerError::Step {
+                    step: "keeping a listener of the pod",
+                    source,
+                })?;
+                kept.push((key, copy.into()));
                 list.push(socket.into());
             }
         }
-        Ok(listeners)
+        Ok((listeners, kept))
     }
 
     /// One listener; `None` in a namespace whose kernel has no such family.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::{Exit, Failure};
-use super::output::{self, Colours};
-use super::{DEFAULT_BPFFS, DEFAULT_STATE_DIR, Output, OutputArgs};
+use super::output::{self, Colours, OutputArgs};
+use super::{DEFAULT_BPFFS, DEFAULT_STATE_DIR};
 use crate::doctor::{Check, CheckState, Places, host_checks};
 
 /// Where the doctor looks.
@@ -40,10 +40,7 @@ pub(super) fn run(
     };
     let mut checks = host_checks(&places);
     checks.extend(kernel_checks(args));
-    match args.output.output {
-        Output::Json => output::json(&checks)?,
-        Output::Table => output::data(&text(&checks, Colours::of_stdout()))?,
-    }
+    output::show(args.output.output, &checks, |view| text(&checks, view.colours))?;
     let failed = checks
         .iter()
         .filter(|check| check.state == CheckState::Failed)

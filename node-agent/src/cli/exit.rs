@@ -15,7 +15,7 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// It answered, and the answer is that something is not well.
+    /// It answered, and the answer is no: something is not well, or a connection would be refused.
     Unhealthy = 3,
     /// No agent answers.
     Unreachable = 4,

@@ -1,10 +1,106 @@
-//! Printing: tables, JSON, and colour only where it is wanted.
+//! Printing: one value in the format asked for, and colour only where it is wanted.
+
+mod table;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure};
+pub(super) use table::Table;
+
+/// Columns of a table where standard output is no terminal, or a narrower one.
+const COLUMNS: usize = 80;
+
+/// The option that every command with an answer has.
+#[derive(Debug, Args)]
+pub(super) struct OutputArgs {
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(super) output: Output,
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people, within 80 columns or the terminal's width
+    Table,
+    /// The same with everything that is known, as wide as it gets
+    Wide,
+    /// One JSON document
+    Json,
+    /// One YAML document
+    Yaml,
+}
+
+/// How the text for people is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    /// Whether everything shall be shown, whatever the width.
+    pub(super) wide: bool,
+    /// The columns there are.
+    pub(super) columns: usize,
+    /// Colours, or none.
+    pub(super) colours: Colours,
+}
+
+impl View {
+    fn of_stdout(wide: bool) -> Self {
+        let terminal = io::stdout()
+            .is_terminal()
+            .then(ratatui::crossterm::terminal::size)
+            .and_then(Result::ok)
+            .map_or(COLUMNS, |(columns, _)| usize::from(columns));
+        Self {
+            wide,
+            columns: terminal.max(COLUMNS),
+            colours: Colours::of_stdout(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn plain(wide: bool) -> Self {
+        Self {
+            wide,
+            columns: COLUMNS,
+            colours: Colours::none(),
+        }
+    }
+}
+
+/// Prints `value` in the format asked for; `text` makes the form for people.
+pub(super) fn show<T: Serialize>(
+    format: Output,
+    value: &T,
+    text: impl FnOnce(View) -> String,
+) -> Result<(), Failure> {
+    match format {
+        Output::Table => data(&text(View::of_stdout(false))),
+        Output::Wide => data(&text(View::of_stdout(true))),
+        Output::Json => json(value),
+        Output::Yaml => yaml(value),
+    }
+}
+
+/// The same for a listing, of which people are told on standard error that it is empty.
+pub(super) fn show_list<T: Serialize>(
+    format: Output,
+    value: &T,
+    what: &str,
+    list: impl FnOnce(View) -> Table,
+) -> Result<(), Failure> {
+    let mut empty = false;
+    show(format, value, |view| {
+        let table = list(view);
+        empty = table.is_empty();
+        if empty { String::new() } else { table.text(view) }
+    })?;
+    if empty {
+        talk(&format!("there are no {what}"));
+    }
+    Ok(())
+}
 
 /// Writes data to standard output. A reader that closed the pipe (`| head`) is not an error.
 pub(super) fn data(text: &str) -> Result<(), Failure> {
@@ -23,39 +119,17 @@ pub(super) fn talk(line: &str) {
 }
 
 /// Writes `value` as indented JSON.
-pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
+fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::new(Exit::Failure, format!("JSON: {error}")))?;
     data(&(text + "\n"))
 }
 
-/// Columns as wide as their widest cell, two spaces between, nothing after the last.
-pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| row.iter().map(|cell| printable(cell)).collect())
-        .collect();
-    let mut widths: Vec<usize> = header.iter().map(|name| name.chars().count()).collect();
-    for row in &cells {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    let mut line = |cells: &[&str]| {
-        let padded: Vec<_> = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(padded.join("  ").trim_end());
-        text.push('\n');
-    };
-    line(header);
-    for row in &cells {
-        line(&row.iter().map(String::as_str).collect::<Vec<_>>());
-    }
-    text
+/// Writes `value` as YAML.
+fn yaml(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_norway::to_string(value)
+        .map_err(|error| Failure::new(Exit::Failure, format!("YAML: {error}")))?;
+    data(&text)
 }
 
 /// Nothing that came from elsewhere moves the cursor or colours the terminal.
@@ -78,6 +152,11 @@ impl Colours {
     #[cfg(test)]
     pub(super) fn none() -> Self {
         Self(false)
+    }
+
+    /// Whether there are any.
+    pub(super) fn wanted(self) -> bool {
+        self.0
     }
 
     pub(super) fn green(self, text: &str) -> String {

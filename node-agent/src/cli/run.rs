@@ -6,15 +6,19 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::{DEFAULT_BPFFS, DEFAULT_STATE_DIR, duration};
 use crate::observe::access_log;
 use crate::observe::logging::LogFormat;
 
-/// Everything `tramline run` can be told; a flag wins over its environment variable.
+/// Everything `tramline run` can be told. A flag wins over its environment variable, that over the file of `--config`.
 #[derive(Debug, Clone, Args)]
 pub struct RunConfig {
+    /// File with settings (TOML or YAML, keys are the flags' names); flags and environment win over it
+    #[arg(long, value_name = "FILE", env = "TRAMLINE_CONFIG")]
+    pub config: Option<PathBuf>,
+
     /// Name of this node, as in the pods' spec.nodeName
     #[arg(long, value_name = "NAME", env = "TRAMLINE_NODE")]
     pub node: String,
@@ -105,11 +109,29 @@ pub struct RunConfig {
     )]
     pub log_format: LogFormat,
 
+    /// Take over from an agent of this instance that runs; it ends its connections, then itself when told
+    #[arg(long, value_name = "BOOL", env = "TRAMLINE_TAKEOVER", default_value_t = false, action = ArgAction::Set,
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub takeover: bool,
+
+    /// Longest wait for open connections on SIGTERM, once another agent has taken over
+    #[arg(long, value_name = "DURATION", env = "TRAMLINE_DRAIN_TIMEOUT", default_value = "60s",
+        value_parser = duration::parse)]
+    pub drain_timeout: Duration,
+
     /// Worker threads of the data plane [default: one per processor]
     #[arg(long, value_name = "COUNT", env = "TRAMLINE_WORKERS")]
     pub workers: Option<NonZeroUsize>,
 
-    /// Lifetime of workload certificates; renewed at half of it
+    /// PEM file of roots to trust beside the one that signs, watched
+    #[arg(long, value_name = "FILE", env = "TRAMLINE_TRUST_BUNDLE")]
+    pub trust_bundle: Option<PathBuf>,
+
+    /// PEM file of certificate revocation lists, watched
+    #[arg(long, value_name = "FILE", env = "TRAMLINE_CRL")]
+    pub crl: Option<PathBuf>,
+
+    /// Lifetime of workload certificates, 10s to 90d; renewed at half of it
     #[arg(long, value_name = "DURATION", env = "TRAMLINE_CERTIFICATE_TTL", default_value = "24h",
         value_parser = certificate_ttl)]
     pub certificate_ttl: Duration,
@@ -143,13 +165,13 @@ fn instance(name: &str) -> Result<String, String> {
     }
 }
 
-/// Shorter than a minute leaves no time to renew, longer than 90 days is no short-lived certificate.
+/// Shorter than 10 s leaves clocks and renewals no room, longer than 90 days is no short-lived certificate.
 fn certificate_ttl(text: &str) -> Result<Duration, String> {
     let ttl = duration::parse(text)?;
-    let allowed = Duration::from_secs(60)..=Duration::from_secs(90 * 86_400);
+    let allowed = Duration::from_secs(10)..=Duration::from_secs(90 * 86_400);
     if allowed.contains(&ttl) {
         Ok(ttl)
     } else {
-        Err("between 60s and 90d".to_owned())
+        Err("between 10s and 90d".to_owned())
     }
 }

@@ -3,17 +3,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::client;
 use super::exit::{Exit, Failure};
-use super::output::{self, Colours};
-use super::{Output, OutputArgs, client};
+use super::output::{self, Colours, OutputArgs};
 use crate::observe::admin::api::Status;
 
 pub(super) fn run(socket: &Path, args: &OutputArgs) -> Result<(), Failure> {
     let status: Status = client::get(socket, "/status")?;
-    match args.output {
-        Output::Json => output::json(&status)?,
-        Output::Table => output::data(&text(&status, Colours::of_stdout()))?,
-    }
+    output::show(args.output, &status, |view| text(&status, view.colours))?;
     if status.ready {
         Ok(())
     } else {

@@ -2,10 +2,12 @@ use std::time::Duration;
 
 use clap::CommandFactory as _;
 
-use super::output::{self, Colours};
+use super::output::{self, Colours, Output, View};
+use super::schema_tests;
 use super::*;
+use crate::doctor::Check;
 use crate::observe::access_log;
-use crate::observe::admin::api::{AgentStatus, ConnectionRow, Status, WorkloadRow};
+use crate::observe::admin::api::{AgentStatus, Status};
 use crate::observe::checks::CheckResult;
 use crate::observe::test_support::assert_document;
 
@@ -109,16 +111,46 @@ fn no_agent_and_a_strange_one_are_told_apart() {
     );
 }
 
+/// Answers one request with `head` (without its end) and `body`.
+fn once(path: &std::path::Path, head: &'static str, body: &'static str) -> std::thread::JoinHandle<()> {
+    let _ = std::fs::remove_file(path);
+    let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]);
+        let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).unwrap();
+    })
+}
+
 #[test]
-fn tables_align_and_neutralise_control_characters() {
-    let rows = vec![
-        vec!["a".into(), "1".into()],
-        vec!["longer\x1b[2J\n".into(), String::new()],
-    ];
-    assert_eq!(
-        output::table(&["NAME", "N"], &rows),
-        "NAME         N\na            1\nlonger\u{fffd}[2J\u{fffd}\n"
+fn an_older_or_newer_agent_is_named_as_such() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.sock");
+    let ask = |head, body| {
+        let agent = once(&path, head, body);
+        let failure = client::get::<Status>(&path, "/status").unwrap_err();
+        agent.join().unwrap();
+        assert_eq!(failure.exit, Exit::Failure);
+        (failure.what, failure.next.unwrap_or_default())
+    };
+    let (what, next) = ask("404 Not Found", "there are /a and /b\n");
+    assert!(what.contains("does not answer /status"), "{what}");
+    assert!(next.contains("older than this program"), "{next}");
+    let (_, next) = ask("404 Not Found\r\ntramline-version: 9.9.9 (abc)", "there are /a\n");
+    assert!(
+        next.contains("the agent is 9.9.9 (abc)") && next.contains("use the agent's own"),
+        "{next}"
     );
+    let (what, next) = ask("200 OK\r\ntramline-version: 9.9.9 (abc)", "{\"renamed\":1}");
+    assert!(what.contains("not understood: missing field"), "{what}");
+    assert!(next.contains("the agent is 9.9.9 (abc)"), "{next}");
+    let (what, _) = ask(
+        "400 Bad Request\r\nContent-Type: text/plain; charset=utf-8",
+        "no such pod\n",
+    );
+    assert_eq!(what, "no such pod", "the agent's own words");
 }
 
 #[test]
@@ -173,58 +205,110 @@ fn status_shows_the_check_that_fails() {
 }
 
 #[test]
-fn rows_show_pods_and_addresses() {
-    let row = ConnectionRow {
-        id: 3,
-        direction: "outbound".into(),
-        path: "hbone".into(),
-        security: "mutual_tls".into(),
-        source_address: "10.0.1.2:40000".parse().unwrap(),
-        source: Some("default/sleep".into()),
-        source_identity: None,
-        original_destination: "10.96.0.9:80".parse().unwrap(),
-        destination_address: "10.0.2.3:15008".parse().unwrap(),
-        destination: None,
-        destination_identity: None,
-        service: None,
-        to_destination: 2048,
-        to_source: 1,
-        age_ms: 5_900,
-        established: true,
+fn every_table_fits_and_wide_tells_everything() {
+    let long = "a-name-of-sixty-characters-as-some-generated-pods-really-have";
+    let mut workload = schema_tests::workload();
+    workload.name = long.into();
+    let mut service = schema_tests::service();
+    service.name = long.into();
+    let mut connections = schema_tests::connections();
+    connections.connections[0].source = Some(format!("default/{long}"));
+    let certificates = schema_tests::certificates();
+    let mut policies = schema_tests::policies();
+    policies[0].name = long.into();
+    let tables = |view| {
+        [
+            super::workloads::table(&[workload.clone()], view).text(view),
+            super::services::table(&[service.clone()], view).text(view),
+            super::connections::table(&connections.connections, view).text(view),
+            super::certificates::table(&certificates, view).text(view),
+            super::policies::table(&policies, view).text(view),
+        ]
     };
-    let table = super::connections::table(&[row]);
-    let expected = [
-        "3",
-        "outbound",
-        "hbone",
-        "mutual_tls",
-        "default/sleep 10.0.1.2:40000",
-        "10.96.0.9:80",
-        "2.0KiB",
-        "1B",
-        "5s",
-        "established",
-    ];
-    let line = table.lines().nth(1).unwrap();
-    assert_eq!(
-        line.split("  ")
-            .map(str::trim)
-            .filter(|cell| !cell.is_empty())
-            .collect::<Vec<_>>(),
-        expected
-    );
-    let workload = WorkloadRow {
-        uid: "u".into(),
-        namespace: "default".into(),
-        name: "sleep".into(),
-        node: "a".into(),
-        identity: "spiffe://cluster.local/ns/default/sa/sleep".into(),
-        addresses: vec!["10.0.1.2".parse().unwrap(), "fd00::2".parse().unwrap()],
-        protocol: "hbone".into(),
-        ready: true,
-        state: "enrolled".into(),
-    };
-    assert!(super::workloads::table(&[workload]).contains("10.0.1.2,fd00::2"));
+    for table in tables(View::plain(false)) {
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    }
+    let [workloads, services, connections, certificates, policies] = tables(View::plain(true));
+    for (table, wanted) in [
+        (
+            &workloads,
+            vec![
+                long,
+                "10.0.1.2,fd00::2",
+                "spiffe://cluster.local/ns/default/sa/sleep",
+            ],
+        ),
+        (
+            &services,
+            vec![long, "80(http)", "1/2", "10.0.1.3:8080", "default/web-1"],
+        ),
+        (
+            &connections,
+            vec![long, "10.0.1.2:40000", "10.96.0.9:80", "2.0KiB", "established"],
+        ),
+        (
+            &policies,
+            vec![
+                long,
+                "no: rule_widened",
+                "[0] from principals",
+                "default/web-1 and 2 more",
+                "policy.yaml:1",
+            ],
+        ),
+        (
+            &certificates,
+            vec![
+                "spiffe://cluster.local/ns/default/sa/sleep",
+                "2h",
+                "0a1b",
+                "2026-11-24T16:00:00Z",
+                "2 revoked, next promised 2026-11-25T03:59:00Z",
+            ],
+        ),
+    ] {
+        for wanted in wanted {
+            assert!(table.contains(wanted), "{wanted} is not in\n{table}");
+        }
+    }
+}
+
+#[test]
+fn every_command_with_an_answer_takes_every_format() {
+    for command in [
+        "status",
+        "workloads",
+        "services",
+        "certificates",
+        "connections",
+        "log-level",
+        "settings",
+        "policies",
+        "top",
+        "doctor",
+        "version",
+    ] {
+        for format in ["table", "wide", "json", "yaml"] {
+            let parsed = Cli::try_parse_from(["tramline", command, "-o", format]);
+            assert!(parsed.is_ok(), "{command} -o {format}");
+        }
+    }
+    assert_eq!(<Output as clap::ValueEnum>::value_variants().len(), 4);
+}
+
+#[test]
+fn completions_know_every_command() {
+    use super::completions::{Shell, script};
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        let script = script(shell);
+        for command in Cli::command().get_subcommands() {
+            assert!(
+                script.contains(command.get_name()),
+                "{shell:?}: {}",
+                command.get_name()
+            );
+        }
+    }
 }
 
 #[test]

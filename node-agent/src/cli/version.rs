@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::exit::Failure;
-use super::{Output, OutputArgs, output};
+use super::output::{self, OutputArgs};
 use crate::observe::{COMMIT, VERSION};
 
 #[derive(Debug, Args)]
@@ -12,9 +12,24 @@ pub(super) struct VersionArgs {
     output: OutputArgs,
 }
 
-pub(super) fn run(args: &VersionArgs) -> Result<(), Failure> {
-    match args.output.output {
-        Output::Table => output::data(&format!("tramline {VERSION} ({COMMIT})\n")),
-        Output::Json => output::json(&serde_json::json!({ "version": VERSION, "commit": COMMIT })),
+/// The answer.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct Version {
+    version: &'static str,
+    commit: &'static str,
+}
+
+impl Version {
+    pub(super) fn own() -> Self {
+        Self {
+            version: VERSION,
+            commit: COMMIT,
+        }
     }
+}
+
+pub(super) fn run(args: &VersionArgs) -> Result<(), Failure> {
+    output::show(args.output.output, &Version::own(), |_| {
+        format!("tramline {VERSION} ({COMMIT})\n")
+    })
 }

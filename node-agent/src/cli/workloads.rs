@@ -3,40 +3,40 @@
 use std::path::Path;
 
 use super::exit::Failure;
-use super::{Output, OutputArgs, client, output};
+use super::output::{self, OutputArgs, Table, View};
+use super::{addresses, client, yes_no};
 use crate::observe::admin::api::WorkloadRow;
 
 pub(super) fn run(socket: &Path, args: &OutputArgs) -> Result<(), Failure> {
     let workloads: Vec<WorkloadRow> = client::get(socket, "/workloads")?;
-    match args.output {
-        Output::Json => output::json(&workloads),
-        Output::Table => output::data(&table(&workloads)),
-    }
+    output::show_list(args.output, &workloads, "workloads", |view| {
+        table(&workloads, view)
+    })
 }
 
-pub(super) fn table(workloads: &[WorkloadRow]) -> String {
-    let row = |workload: &WorkloadRow| {
-        let addresses: Vec<_> = workload.addresses.iter().map(ToString::to_string).collect();
-        vec![
+pub(super) fn table(workloads: &[WorkloadRow], view: View) -> Table {
+    let mut header = vec!["NAMESPACE", "POD", "NODE", "ADDRESS", "READY", "STATE"];
+    if view.wide {
+        header.extend(["PROTOCOL", "IDENTITY", "UID"]);
+    }
+    let mut table = Table::new(&header);
+    for workload in workloads {
+        let mut row = vec![
             workload.namespace.clone(),
             workload.name.clone(),
             workload.node.clone(),
-            addresses.join(","),
-            workload.protocol.clone(),
-            if workload.ready { "yes" } else { "no" }.to_owned(),
+            addresses(&workload.addresses, view),
+            yes_no(workload.ready),
             workload.state.clone(),
-            workload.identity.clone(),
-        ]
-    };
-    let header = [
-        "NAMESPACE",
-        "POD",
-        "NODE",
-        "ADDRESSES",
-        "PROTOCOL",
-        "READY",
-        "STATE",
-        "IDENTITY",
-    ];
-    output::table(&header, &workloads.iter().map(row).collect::<Vec<_>>())
+        ];
+        if view.wide {
+            row.extend([
+                workload.protocol.clone(),
+                workload.identity.clone(),
+                workload.uid.clone(),
+            ]);
+        }
+        table.row(row);
+    }
+    table
 }

@@ -1,7 +1,7 @@
 //! From the bytes of one file to objects of the core: syntax, types and fields; no IO.
 //!
 //! Of core kinds only the fields that matter are read and the many others are left alone; where a value would mean
-//! something the mesh does not do (`ExternalName`, `sessionAffinity`), it is refused. Of policies every field has to
+//! something the mesh does not do (`ExternalName`), it is refused. Of policies every field has to
 //! be known: one that is skipped may be the one that shuts the door.
 
 mod bounds;
@@ -202,6 +202,7 @@ impl Document<'_> {
 fn add(item: Item, origin: &Arc<str>, objects: &mut Objects, errors: &mut Vec<ObjectError>) {
     match item {
         Item::Namespace(manifest) => objects.namespaces.extend(manifest.into_namespace(origin, errors)),
+        Item::Node(manifest) => objects.nodes.extend(manifest.into_node(origin, errors)),
         Item::ServiceAccount(manifest) => {
             objects
                 .service_accounts
@@ -228,6 +229,7 @@ fn add(item: Item, origin: &Arc<str>, objects: &mut Objects, errors: &mut Vec<Ob
 /// The kinds that are read, with their API versions.
 const KINDS: &[(&str, &str, Kind)] = &[
     ("v1", "Namespace", Kind::Namespace),
+    ("v1", "Node", Kind::Node),
     ("v1", "Pod", Kind::Pod),
     ("v1", "Service", Kind::Service),
     ("v1", "ServiceAccount", Kind::ServiceAccount),

@@ -1,7 +1,8 @@
-//! The certificates of this node's workloads: made when first needed, renewed at half of their life.
+//! The certificates of this node's workloads: made when first needed, renewed at half of their life, and at once when
+//! another authority signs.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,8 @@ use tramline_core::identity::SpiffeId;
 use tramline_core::reason::Reason;
 
 use super::ca::{CaError, CertificateAuthority};
-use super::certificate::WorkloadCertificate;
+use super::certificate::{CertificateInfo, WorkloadCertificate};
+use super::trust::Trust;
 
 /// Service accounts on one node; Kubernetes recommends at most 110 pods on a node, some run 500.
 const MAX_IDENTITIES: usize = 4096;
@@ -23,6 +25,8 @@ const LOOKS_PER_LIFE: u32 = 20;
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// ... and no more often than this.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// When another authority signs, certificates are renewed within this long, each agent at its own moment.
+const SPREAD: Duration = Duration::from_secs(2);
 
 /// Why a workload has no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +54,22 @@ impl IdentityError {
     }
 }
 
+/// How asking the authority went since the agent started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IssueCounts {
+    /// Certificates made, renewals included.
+    pub issued: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+}
+
 /// One certificate per identity, valid whenever it is handed out.
 pub struct CertStore {
     authority: CertificateAuthority,
     ttl: Duration,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    issued: AtomicU64,
+    failed: AtomicU64,
     slots: RwLock<HashMap<SpiffeId, Arc<Slot>>>,
 }
 
@@ -87,6 +102,8 @@ impl CertStore {
             authority,
             ttl,
             clock: Box::new(clock),
+            issued: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             slots: RwLock::default(),
         })
     }
@@ -114,16 +131,40 @@ impl CertStore {
         }
     }
 
+    /// Whom the agent believes.
+    pub fn trust(&self) -> &Arc<Trust> {
+        self.authority.trust()
+    }
+
+    /// Who signs, and the files behind it.
+    pub fn authority(&self) -> &CertificateAuthority {
+        &self.authority
+    }
+
+    /// Certificates made, and attempts that failed.
+    pub fn counts(&self) -> IssueCounts {
+        IssueCounts {
+            issued: self.issued.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+
     /// Renews until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let pause = (self.ttl / LOOKS_PER_LIFE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         let mut look = tokio::time::interval(pause);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut signers = self.authority.signers();
+        let mut trust = self.authority.trust().changes();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = look.tick() => self.renew_due().await,
+                _ = look.tick() => {}
+                Ok(()) = trust.changed() => self.give_up_disbelieved(),
+                // Whoever connects meanwhile gets a new one at once, see `valid`.
+                Ok(()) = signers.changed() => tokio::time::sleep(SPREAD.mul_f64(share(random()))).await,
             }
+            self.renew_due().await;
         }
     }
 
@@ -145,6 +186,20 @@ impl CertStore {
             })
             .collect();
         certificates.sort();
+        certificates
+    }
+
+    /// All certificates in use, in order of their identities.
+    pub fn certificates(&self) -> Vec<CertificateInfo> {
+        let mut certificates: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter_map(|(_, slot)| {
+                let held = slot.held.load();
+                held.as_ref().map(|held| held.certificate.info(held.renew_at))
+            })
+            .collect();
+        certificates.sort_by(|a, b| a.identity.cmp(&b.identity));
         certificates
     }
 
@@ -177,7 +232,8 @@ impl CertStore {
     fn valid(&self, slot: &Slot) -> Option<Arc<WorkloadCertificate>> {
         let held = slot.held.load();
         let certificate = &held.as_ref()?.certificate;
-        certificate.valid_at((self.clock)()).then(|| certificate.clone())
+        let good = certificate.valid_at((self.clock)()) && !certificate.superseded().is_cancelled();
+        good.then(|| certificate.clone())
     }
 
     /// Issues into the slot; the caller holds `issuing`. On this thread: a key, a signature and two configurations
@@ -185,17 +241,39 @@ impl CertStore {
     fn renew(&self, identity: &SpiffeId, slot: &Slot) -> Result<Arc<WorkloadCertificate>, IdentityError> {
         let now = (self.clock)();
         let issued = self.authority.issue(identity, self.ttl, now);
+        let count = if issued.is_ok() {
+            &self.issued
+        } else {
+            &self.failed
+        };
+        count.fetch_add(1, Ordering::Relaxed);
         let certificate = Arc::new(issued.map_err(|source| IdentityError::Issue {
             identity: identity.clone(),
             source,
         })?);
         let life = certificate.not_after().duration_since(now).unwrap_or_default();
-        slot.held.store(Some(Arc::new(Held {
+        let before = slot.held.swap(Some(Arc::new(Held {
             certificate: certificate.clone(),
             renew_at: now + life.mul_f64(share_of_life(random())),
         })));
+        if let Some(before) = before {
+            before.certificate.superseded().cancel();
+        }
         tracing::debug!(%identity, "issued a certificate");
         Ok(certificate)
+    }
+
+    /// What is revoked, or has lost its root, serves nobody: the next who asks gets another.
+    fn give_up_disbelieved(&self) {
+        let now = (self.clock)();
+        for (identity, slot) in self.all() {
+            if let Some(held) = slot.held.load().as_ref()
+                && !held.certificate.believed(now)
+            {
+                tracing::warn!(%identity, "the workload's own certificate is not trusted any more; making another");
+                held.certificate.superseded().cancel();
+            }
+        }
     }
 
     async fn renew_due(&self) {
@@ -205,7 +283,12 @@ impl CertStore {
             };
             let now = (self.clock)();
             let due = match slot.held.load().as_ref() {
-                Some(held) => now >= held.renew_at || !held.certificate.valid_at(now),
+                Some(held) => {
+                    let certificate = &held.certificate;
+                    now >= held.renew_at
+                        || !certificate.valid_at(now)
+                        || certificate.superseded().is_cancelled()
+                }
                 None => true,
             };
             if !due {
@@ -233,7 +316,11 @@ impl CertStore {
 
 /// Between 0.45 and 0.55: certificates made together, at the start of the agent, are not renewed together.
 fn share_of_life(random: u64) -> f64 {
-    0.45 + 0.1 * (random as f64 / u64::MAX as f64)
+    0.45 + 0.1 * share(random)
+}
+
+fn share(random: u64) -> f64 {
+    random as f64 / u64::MAX as f64
 }
 
 fn random() -> u64 {

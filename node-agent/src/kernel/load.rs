@@ -4,7 +4,8 @@ use super::{KernelError, diagnostics::Logger, maps::Maps, object, pins::Pins};
 use crate::sys::bpf::{self, AttachType};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{CgroupSockAddr, Program, SkLookup, SockOps},
+    maps::{Map, MapData, RingBuf},
+    programs::{CgroupSockAddr, Program, ProgramError, SkLookup, SockOps},
 };
 use aya_log::EbpfLogger;
 use std::{
@@ -14,7 +15,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::fs::MetadataExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 use tramline_common::{PodId, map::name};
@@ -29,6 +30,8 @@ const PROBE6: &str = "probe6";
 /// The object with the node's programs attached to the cgroup.
 pub(crate) struct Programs {
     pins: Pins,
+    cgroup: PathBuf,
+    kubelet: Option<PathBuf>,
     /// Held for the life of the agent; the pins hold links and maps beyond it.
     ebpf: Mutex<Ebpf>,
 }
@@ -44,24 +47,61 @@ impl Programs {
     ) -> Result<(Self, Maps), KernelError> {
         let mut ebpf = load(&pins, home)?;
         let maps = Maps::take(&mut ebpf)?;
+        let programs = Self {
+            pins,
+            cgroup: cgroup.to_owned(),
+            kubelet: kubelet.map(Path::to_owned),
+            ebpf: Mutex::new(ebpf),
+        };
+        programs.attach_to_node()?;
+        Ok((programs, maps))
+    }
+
+    fn attach_to_node(&self) -> Result<(), KernelError> {
+        let ebpf = &mut *self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pins, cgroup) = (&self.pins, &self.cgroup);
         // Registration first: from the moment connects are captured, deliveries must be known.
-        attach_to(&mut ebpf, &pins, cgroup, SOCKET_EVENT, AttachType::CgroupSockOps)?;
-        if let Some(kubelet) = kubelet {
-            attach_to(&mut ebpf, &pins, kubelet, PROBE4, AttachType::CgroupInet4Connect)?;
-            attach_to(&mut ebpf, &pins, kubelet, PROBE6, AttachType::CgroupInet6Connect)?;
+        attach_to(ebpf, pins, cgroup, SOCKET_EVENT, AttachType::CgroupSockOps)?;
+        if let Some(kubelet) = &self.kubelet {
+            attach_to(ebpf, pins, kubelet, PROBE4, AttachType::CgroupInet4Connect)?;
+            attach_to(ebpf, pins, kubelet, PROBE6, AttachType::CgroupInet6Connect)?;
         } else {
             pins.remove_links(PROBE4, None)?;
             pins.remove_links(PROBE6, None)?;
         }
-        attach_to(&mut ebpf, &pins, cgroup, CONNECT4, AttachType::CgroupInet4Connect)?;
-        attach_to(&mut ebpf, &pins, cgroup, CONNECT6, AttachType::CgroupInet6Connect)?;
-        Ok((
-            Self {
-                pins,
-                ebpf: Mutex::new(ebpf),
-            },
-            maps,
-        ))
+        attach_to(ebpf, pins, cgroup, CONNECT4, AttachType::CgroupInet4Connect)?;
+        attach_to(ebpf, pins, cgroup, CONNECT6, AttachType::CgroupInet6Connect)
+    }
+
+    /// Leaves links and maps to a successor.
+    pub(crate) fn step_aside(&self) {
+        self.pins.unlock();
+    }
+
+    /// Whether nobody has the pins.
+    pub(crate) fn is_free(&self) -> bool {
+        let free = self.pins.relock().is_ok();
+        self.pins.unlock();
+        free
+    }
+
+    /// Puts this agent's programs back in the place of a successor's.
+    ///
+    /// # Errors
+    /// [`KernelError::InUse`] while the successor lives.
+    pub(crate) fn take_back(&self) -> Result<(), KernelError> {
+        self.pins.relock()?;
+        self.attach_to_node()
+    }
+
+    /// The events' ring buffer, opened anew: where a successor has read, only a new reader finds its place.
+    pub(crate) fn reopen_events(&self) -> Result<RingBuf<MapData>, KernelError> {
+        let failed = |source| KernelError::Map {
+            map: name::EVENTS,
+            source,
+        };
+        let map = MapData::from_pin(self.pins.map(name::EVENTS)).map_err(failed)?;
+        RingBuf::try_from(Map::RingBuf(map)).map_err(failed)
     }
 
     /// Reads the programs' diagnostics into this process's log; `None` for an object built without them.
@@ -153,11 +193,15 @@ fn load(pins: &Pins, pod: PodId) -> Result<Ebpf, KernelError> {
 fn loaded<'a>(ebpf: &'a mut Ebpf, program: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
     let refused = |source| KernelError::Program { program, source };
     let found = ebpf.program_mut(program).ok_or(KernelError::Missing(program))?;
-    match found {
-        Program::CgroupSockAddr(p) => p.load().map_err(refused)?,
-        Program::SockOps(p) => p.load().map_err(refused)?,
-        Program::SkLookup(p) => p.load().map_err(refused)?,
+    let load = match found {
+        Program::CgroupSockAddr(p) => p.load(),
+        Program::SockOps(p) => p.load(),
+        Program::SkLookup(p) => p.load(),
         _ => return Err(KernelError::Missing(program)),
+    };
+    match load {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(source) => return Err(refused(source)),
     }
     let fd = match found {
         Program::CgroupSockAddr(p) => CgroupSockAddr::fd(p),

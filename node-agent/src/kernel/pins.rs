@@ -13,6 +13,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 use tramline_common::{LAYOUT_VERSION, PodId};
 
@@ -20,7 +21,10 @@ use tramline_common::{LAYOUT_VERSION, PodId};
 #[derive(Debug)]
 pub(crate) struct Pins {
     root: PathBuf,
-    _lock: Flock<File>,
+    of_instance: PathBuf,
+    instance: String,
+    /// None while a successor has the pins.
+    lock: Mutex<Option<Flock<File>>>,
 }
 
 impl Pins {
@@ -37,7 +41,33 @@ impl Pins {
                 .map_err(|source| KernelError::Pins { path, source })?;
         }
         let lock = lock(&of_instance, instance)?;
-        Ok(Self { root, _lock: lock })
+        Ok(Self {
+            root,
+            of_instance,
+            instance: instance.to_owned(),
+            lock: Mutex::new(Some(lock)),
+        })
+    }
+
+    /// Leaves the pins to another process.
+    pub(crate) fn unlock(&self) {
+        self.held().take();
+    }
+
+    /// Takes the pins back.
+    ///
+    /// # Errors
+    /// [`KernelError::InUse`] while another process has them.
+    pub(crate) fn relock(&self) -> Result<(), KernelError> {
+        let mut held = self.held();
+        if held.is_none() {
+            *held = Some(lock(&self.of_instance, &self.instance)?);
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Flock<File>>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn map(&self, name: &str) -> PathBuf {
@@ -128,6 +158,11 @@ mod tests {
         let first = Pins::create(&bpffs, "a").unwrap();
         assert!(matches!(Pins::create(&bpffs, "a"), Err(KernelError::InUse(_))));
         Pins::create(&bpffs, "b").unwrap();
+        first.unlock();
+        let second = Pins::create(&bpffs, "a").unwrap();
+        assert!(matches!(first.relock(), Err(KernelError::InUse(_))));
+        drop(second);
+        first.relock().unwrap();
         drop(first);
         Pins::create(&bpffs, "a").unwrap();
         std::fs::remove_dir_all(&bpffs).unwrap();

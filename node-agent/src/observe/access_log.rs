@@ -4,24 +4,27 @@
 //! connection never waits for a log (a peer's log buffer that blocks stops its data path).
 
 mod escape;
+#[cfg(test)]
+mod fields;
 mod format;
+mod output;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod writer;
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::record::{ConnectionInfo, Outcome};
+use output::Output;
 use queue::Queue;
+use writer::{Counts, Writer};
 
 /// Lines that may wait to be written; about 30 MiB when every one is in use.
 pub const QUEUE_LINES: usize = 65_536;
@@ -33,7 +36,7 @@ pub enum Destination {
     Off,
     /// Standard output.
     Stdout,
-    /// Appended to this file, which is made with mode 0640.
+    /// Appended to this file, which is made with mode 0640, and to the one put in its place when it is rotated.
     File(PathBuf),
 }
 
@@ -62,13 +65,19 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum AccessLogError {
     /// The file cannot be opened.
-    #[error("access log {path}: {source}; check that the directory exists and is writable")]
+    #[error(
+        "access log {path}: {source}; check that the directory exists and is writable, and that somebody \
+             reads it if it is a FIFO"
+    )]
     Open {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// There is no standard output.
+    #[error("access log on standard output: {0}; name a file with --access-log, or off")]
+    Stdout(io::Error),
     /// No thread could be started.
     #[error("access log: no thread for the writer: {0}")]
     Thread(io::Error),
@@ -80,6 +89,8 @@ pub(super) struct Entry {
     /// When the connection ended.
     pub(super) time: SystemTime,
     pub(super) duration: Duration,
+    /// From its arrival to both halves being open, where that is known.
+    pub(super) connect: Option<Duration>,
     /// Application bytes towards the destination.
     pub(super) to_destination: u64,
     /// Application bytes towards the source.
@@ -94,46 +105,29 @@ pub struct AccessLog {
     counts: Arc<Counts>,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    written: AtomicU64,
-    dropped: AtomicU64,
-}
-
 impl AccessLog {
     /// Opens the destination and starts the writer.
     ///
     /// # Errors
     /// When the file cannot be opened or no thread be started.
     pub fn start(destination: &Destination, format: Format) -> Result<Self, AccessLogError> {
-        let output: Box<dyn Write + Send> = match destination {
+        let output = match destination {
             Destination::Off => {
                 return Ok(Self {
                     queue: None,
                     counts: Arc::default(),
                 });
             }
-            Destination::Stdout => Box::new(io::stdout()),
-            Destination::File(path) => Box::new(
-                OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .mode(0o640)
-                    .open(path)
-                    .map_err(|source| AccessLogError::Open {
-                        path: path.clone(),
-                        source,
-                    })?,
-            ),
+            Destination::Stdout => Output::stdout().map_err(AccessLogError::Stdout)?,
+            Destination::File(path) => Output::file(path).map_err(|source| AccessLogError::Open {
+                path: path.clone(),
+                source,
+            })?,
         };
-        Self::to_writer(output, format, QUEUE_LINES)
+        Self::to_output(output, format, QUEUE_LINES)
     }
 
-    fn to_writer(
-        output: Box<dyn Write + Send>,
-        format: Format,
-        lines: usize,
-    ) -> Result<Self, AccessLogError> {
+    fn to_output(output: Output, format: Format, lines: usize) -> Result<Self, AccessLogError> {
         let queue = Arc::new(Queue::new(lines));
         let counts = Arc::<Counts>::default();
         let writer = Writer {
@@ -141,6 +135,7 @@ impl AccessLog {
             counts: Arc::clone(&counts),
             output,
             format,
+            reported: 0,
         };
         std::thread::Builder::new()
             .name("access-log".into())
@@ -165,6 +160,20 @@ impl AccessLog {
     /// shutdown, not from a worker.
     pub fn flush(&self, limit: Duration) -> bool {
         self.queue.as_ref().is_none_or(|queue| queue.wait_empty(limit))
+    }
+
+    /// Has a file opened anew, such as after it was rotated; the writer also notices by itself within a second of the
+    /// next line.
+    pub fn reopen(&self) {
+        self.counts.reopen.store(true, Ordering::Relaxed);
+        if let Some(queue) = &self.queue {
+            queue.wake();
+        }
+    }
+
+    /// Lines that wait to be written or are being written.
+    pub fn waiting(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.len())
     }
 
     /// Lines written since start.
@@ -192,50 +201,5 @@ impl fmt::Debug for AccessLog {
             .field("on", &self.queue.is_some())
             .field("counts", &self.counts)
             .finish()
-    }
-}
-
-/// The thread's side.
-struct Writer {
-    queue: Arc<Queue<Entry>>,
-    counts: Arc<Counts>,
-    output: Box<dyn Write + Send>,
-    format: Format,
-}
-
-/// Bytes formatted before they are written: a batch of thousands of lines must not double its memory as text.
-const CHUNK: usize = 64 * 1024;
-
-impl Writer {
-    fn run(mut self) {
-        let mut batch = VecDeque::new();
-        let mut chunk = String::new();
-        while self.queue.take(&mut batch) {
-            let mut lines = 0;
-            while let Some(entry) = batch.pop_front() {
-                format::line(&mut chunk, &entry, self.format);
-                lines += 1;
-                if chunk.len() >= CHUNK {
-                    self.write(&mut chunk, &mut lines);
-                }
-            }
-            self.write(&mut chunk, &mut lines);
-            batch.shrink_to(1024);
-        }
-    }
-
-    fn write(&mut self, chunk: &mut String, lines: &mut u64) {
-        let written = self
-            .output
-            .write_all(chunk.as_bytes())
-            .and_then(|()| self.output.flush());
-        let count = if written.is_ok() {
-            &self.counts.written
-        } else {
-            &self.counts.dropped
-        };
-        count.fetch_add(*lines, Ordering::Relaxed);
-        chunk.clear();
-        *lines = 0;
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tramline_core::counters::ByteCounters;
 
@@ -36,6 +36,8 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub(super) struct LiveState {
     pub(super) info: ConnectionInfo,
+    /// From accept to both halves being open.
+    pub(super) connect: Option<Duration>,
     /// Where its bytes are counted, from the moment it was established.
     pub(super) series: Option<Arc<Series>>,
     /// Bytes already counted: to the destination, to the source.
@@ -64,6 +66,7 @@ impl Connections {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let state = Mutex::new(LiveState {
             info,
+            connect: None,
             series: None,
             reported: (0, 0),
         });

@@ -1,39 +1,48 @@
 //! The numbers: Istio's TCP metrics, the agent's own, and whatever other stages register.
 
+mod expose;
 pub mod families;
 mod labels;
 mod process;
 mod series;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
 use tramline_core::reason::Reason;
 
 use super::access_log::AccessLog;
 use super::connections::{Connections, Live, LiveState};
-use super::record::{Outcome, Reporter, Verdict};
-use families::{Family, Kind};
+use super::record::{Outcome, Path, Reporter, Verdict};
+use expose::Snapshot;
+use families::Family;
 use labels::{NO_FLAGS, TcpLabels};
 use process::Process;
 pub use series::{IDLE_LABEL_SET, MAX_LABEL_SETS, Series};
+pub use traffic::{Pair, Traffic};
 
 /// One value at the moment of a scrape.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Sample {
     /// Values of the family's labels, in its order.
     pub labels: Vec<String>,
     /// The value.
-    pub value: f64,
+    pub value: Value,
+}
+
+/// What a metric has at one moment.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// Of a counter or a gauge.
+    Number(f64),
+    /// Of a histogram.
+    Histogram(Histogram),
 }
 
 impl Sample {
@@ -41,7 +50,7 @@ impl Sample {
     pub fn new<const N: usize>(labels: [&str; N], value: f64) -> Self {
         Self {
             labels: labels.map(str::to_owned).into(),
-            value,
+            value: Value::Number(value),
         }
     }
 
@@ -49,7 +58,15 @@ impl Sample {
     pub fn plain(value: f64) -> Self {
         Self {
             labels: Vec::new(),
-            value,
+            value: Value::Number(value),
+        }
+    }
+
+    /// A histogram with labels.
+    pub fn histogram<const N: usize>(labels: [&str; N], histogram: &Histogram) -> Self {
+        Self {
+            labels: labels.map(str::to_owned).into(),
+            value: Value::Histogram(histogram.clone()),
         }
     }
 
@@ -91,7 +108,9 @@ pub struct Metrics {
     /// By reporter.
     open: [AtomicU64; 2],
     /// By reporter; only reasons that occurred.
-    refused: Mutex<HashMap<(usize, Reason), u64>>,
+    verdicts: Mutex<HashMap<(usize, Reason), u64>>,
+    /// Seconds from accept to both halves being open, by reporter and path.
+    connect: [[Histogram; Path::ALL.len()]; Reporter::ALL.len()],
     sources: Mutex<Vec<Source>>,
 }
 
@@ -108,7 +127,8 @@ impl Metrics {
             cluster: settings.cluster,
             series: series::Table::new(settings.max_label_sets, settings.idle_label_set),
             open: Default::default(),
-            refused: Mutex::default(),
+            verdicts: Mutex::default(),
+            connect: Reporter::ALL.map(|_| Path::ALL.map(|_| crate::latency::histogram())),
             sources: Mutex::default(),
         }
     }
@@ -133,6 +153,17 @@ impl Metrics {
     /// Fixes the label set of a connection and counts it as opened; once only.
     pub(super) fn established(&self, live: &Live) {
         self.ensure_established(&mut live.state());
+    }
+
+    /// Notes how long it took until a connection was up.
+    pub(super) fn connected(&self, live: &Live) {
+        let mut state = live.state();
+        if state.connect.is_none() {
+            let took = live.opened.elapsed();
+            state.connect = Some(took);
+            let info = &state.info;
+            self.connect[info.reporter.index()][info.path.index()].observe(took.as_secs_f64());
+        }
     }
 
     fn ensure_established(&self, state: &mut LiveState) -> Arc<Series> {
@@ -178,8 +209,10 @@ impl Metrics {
             // `other` stands for every value of every label, flags included.
             Some(series) if flags == NO_FLAGS || self.series.is_other(series) => {
                 series.closed.fetch_add(1, Ordering::Relaxed);
+                self.series.touch(series);
             }
             Some(series) => {
+                self.series.touch(series);
                 let labels = series.labels.clone().with_response_flags(flags);
                 self.series
                     .series(reporter, labels)
@@ -187,10 +220,8 @@ impl Metrics {
                     .fetch_add(1, Ordering::Relaxed);
             }
         }
-        if outcome.verdict() != Verdict::Allow {
-            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            *refused.entry((reporter.index(), outcome.reason)).or_default() += 1;
-        }
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        *verdicts.entry((reporter.index(), outcome.reason)).or_default() += 1;
     }
 
     /// OpenMetrics text, ending in `# EOF`.
@@ -199,12 +230,7 @@ impl Metrics {
             series: self.series.all(),
             samples: self.samples(connections, access_log),
         };
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(snapshot));
-        let mut text = String::new();
-        // Writing to a String cannot fail, and what is cut short has no `# EOF`, which a scraper refuses.
-        let _ = encode(&mut text, &registry);
-        text
+        snapshot.text()
     }
 
     /// Everything but the TCP metrics, by family name.
@@ -221,7 +247,8 @@ impl Metrics {
             &families::CONNECTIONS_OPEN,
             Reporter::ALL.map(|r| self.open_now(r)).into(),
         );
-        put(&families::CONNECTIONS_REFUSED, self.refusals());
+        put(&families::VERDICTS, self.verdicts());
+        put(&families::CONNECT_SECONDS, self.connect_times());
         put(
             &families::CONNECTIONS_UNLISTED,
             vec![Sample::count([], connections.unlisted())],
@@ -233,6 +260,14 @@ impl Metrics {
         put(
             &families::METRIC_LABEL_SETS_OVERFLOWED,
             vec![Sample::count([], self.series.overflowed())],
+        );
+        put(
+            &families::METRIC_LABEL_SETS_EXPIRED,
+            vec![Sample::count([], self.series.expired())],
+        );
+        put(
+            &families::ACCESS_LOG_WAITING,
+            vec![Sample::count([], access_log.waiting() as u64)],
         );
         put(
             &families::ACCESS_LOG_WRITTEN,
@@ -273,12 +308,23 @@ impl Metrics {
         )
     }
 
-    fn refusals(&self) -> Vec<Sample> {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+    fn verdicts(&self) -> Vec<Sample> {
+        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = |(&(reporter, reason), &n): (&(usize, Reason), &u64)| {
-            Sample::count([Reporter::ALL[reporter].as_str(), reason.as_str()], n)
+            let (reporter, verdict) = (Reporter::ALL[reporter], Verdict::of(reason));
+            Sample::count([reporter.as_str(), verdict.as_str(), reason.as_str()], n)
         };
-        refused.iter().map(count).collect()
+        verdicts.iter().map(count).collect()
+    }
+
+    fn connect_times(&self) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for (reporter, by_path) in Reporter::ALL.iter().zip(&self.connect) {
+            for (path, histogram) in Path::ALL.iter().zip(by_path) {
+                samples.push(Sample::histogram([reporter.as_str(), path.as_str()], histogram));
+            }
+        }
+        samples
     }
 }
 
@@ -287,85 +333,5 @@ impl fmt::Debug for Metrics {
         f.debug_struct("Metrics")
             .field("label_sets", &self.series.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// All values of one scrape.
-#[derive(Debug)]
-struct Snapshot {
-    series: Vec<Arc<Series>>,
-    samples: HashMap<&'static str, Vec<Sample>>,
-}
-
-impl Collector for Snapshot {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in families::ALL {
-            let kind = match family.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-            };
-            let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
-            if family.labels == labels::TCP_LABELS.as_slice() {
-                self.encode_series(family, &mut metric)?;
-            } else {
-                self.encode_samples(family, &mut metric)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Snapshot {
-    fn encode_series(&self, family: &Family, metric: &mut MetricEncoder<'_>) -> fmt::Result {
-        for series in &self.series {
-            let established = series.was_established();
-            let value = match family.name {
-                name if name == families::TCP_OPENED.name => established.then_some(&series.opened),
-                name if name == families::TCP_CLOSED.name => established.then_some(&series.closed),
-                name if name == families::TCP_SENT.name => established.then_some(&series.sent),
-                name if name == families::TCP_RECEIVED.name => established.then_some(&series.received),
-                _ => (series.failed.load(Ordering::Relaxed) > 0).then_some(&series.failed),
-            };
-            let Some(value) = value else { continue };
-            let labels: Vec<_> = family
-                .labels
-                .iter()
-                .zip(&series.labels.0)
-                .map(|(name, label)| (*name, label.as_str()))
-                .collect();
-            let value = value.load(Ordering::Relaxed);
-            metric
-                .encode_family(&labels)?
-                .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn encode_samples(&self, family: &Family, metric: &mut MetricEncoder<'_>) -> fmt::Result {
-        for sample in self.samples.get(family.name).into_iter().flatten() {
-            if sample.labels.len() != family.labels.len() {
-                tracing::error!(metric = family.name, labels = ?sample.labels, "a sample with the wrong labels is left out");
-                continue;
-            }
-            let labels: Vec<_> = family
-                .labels
-                .iter()
-                .zip(&sample.labels)
-                .map(|(name, value)| (*name, value.as_str()))
-                .collect();
-            if labels.is_empty() {
-                encode_value(metric, family.kind, sample.value)?;
-            } else {
-                encode_value(&mut metric.encode_family(&labels)?, family.kind, sample.value)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn encode_value(metric: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> fmt::Result {
-    match kind {
-        Kind::Counter => metric.encode_counter::<NoLabelSet, _, u64>(&value, None),
-        Kind::Gauge => metric.encode_gauge(&value),
     }
 }

@@ -1,5 +1,6 @@
 //! Follows each connection from `open` to its one log line.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -8,7 +9,7 @@ use tramline_core::reason::Reason;
 
 use super::access_log::{AccessLog, Entry};
 use super::connections::{Connections, Live};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Pair, Traffic};
 use super::record::{ConnectionInfo, Outcome, Verdict};
 
 /// Where every connection reports; built once at start and handed to the stages.
@@ -66,6 +67,12 @@ impl Observer {
         self.connections.for_each(|live| self.metrics.report(live));
         self.metrics.render(&self.connections, &self.access_log)
     }
+
+    /// What went between workloads since the start, live connections included.
+    pub fn traffic(&self) -> BTreeMap<Pair, Traffic> {
+        self.connections.for_each(|live| self.metrics.report(live));
+        self.metrics.traffic()
+    }
 }
 
 /// A connection being followed. Dropping it unfinished records [`Reason::Cancelled`].
@@ -94,6 +101,7 @@ impl OpenConnection {
 
     /// The connection is up from end to end: counts it as opened.
     pub fn established(&self) {
+        self.observer.metrics.connected(&self.live);
         self.observer.metrics.established(&self.live);
     }
 
@@ -116,10 +124,14 @@ impl Drop for OpenConnection {
             observer.metrics.established(&self.live);
         }
         observer.metrics.closed(&self.live, &outcome);
-        let info = self.live.state().info.clone();
+        let (info, connect) = {
+            let state = self.live.state();
+            (state.info.clone(), state.connect)
+        };
         observer.access_log.write(Entry {
             time: SystemTime::now(),
             duration: Instant::now().saturating_duration_since(self.live.opened),
+            connect,
             to_destination: self.live.counters.to_destination(),
             to_source: self.live.counters.to_source(),
             info,

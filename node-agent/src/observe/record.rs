@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tramline_core::identity::SpiffeId;
 use tramline_core::reason::Reason;
 use tramline_core::service::Service;
+use tramline_core::trace::TraceId;
 use tramline_core::workload::Workload;
 
 /// Which side of the connection this agent stands at (Istio's `reporter`).
@@ -79,6 +80,19 @@ pub enum Path {
 }
 
 impl Path {
+    /// Every path.
+    pub const ALL: [Self; 4] = [Self::Hbone, Self::SameNode, Self::Passthrough, Self::Plaintext];
+
+    /// Position in [`Path::ALL`].
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Self::Hbone => 0,
+            Self::SameNode => 1,
+            Self::Passthrough => 2,
+            Self::Plaintext => 3,
+        }
+    }
+
     /// The value in the access log.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -117,6 +131,8 @@ pub struct ConnectionInfo {
     pub destination_identity: Option<SpiffeId>,
     /// The Service that the client dialled.
     pub service: Option<Arc<Service>>,
+    /// The same at both ends of a tunnel.
+    pub trace: Option<TraceId>,
 }
 
 /// What the mesh had to say about a connection.

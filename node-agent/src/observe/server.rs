@@ -44,6 +44,13 @@ pub struct BindError {
     source: std::io::Error,
 }
 
+impl BindError {
+    /// Somebody else listens there.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == std::io::ErrorKind::AddrInUse
+    }
+}
+
 impl Server {
     /// Binds `address`.
     ///
@@ -104,12 +111,17 @@ impl Health {
     }
 
     /// Rendered on a blocking thread: thousands of series must not delay a probe.
-    pub(super) async fn metrics(&self) -> Answer {
-        let observer = Arc::clone(&self.observer);
-        match tokio::task::spawn_blocking(move || observer.render()).await {
-            Ok(text) => http::answer(StatusCode::OK, OPEN_METRICS, text),
+    async fn metrics(&self) -> Answer {
+        let health = self.clone();
+        match tokio::task::spawn_blocking(move || health.metrics_now()).await {
+            Ok(answer) => answer,
             Err(error) => http::text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")),
         }
+    }
+
+    /// The same for a caller that may take its time.
+    pub(super) fn metrics_now(&self) -> Answer {
+        http::answer(StatusCode::OK, OPEN_METRICS, self.observer.render())
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tramline_core::identity::{SpiffeId, TrustDomain};
-use tramline_core::service::Service;
+use tramline_core::service::{Distribution, Service};
+use tramline_core::trace::TraceId;
 use tramline_core::workload::{CaptureExclusions, Protocol, Workload, WorkloadType, WorkloadUid};
 
 use super::record::{ConnectionInfo, Path, Reporter, SecurityPolicy};
@@ -27,6 +28,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Arc<Workload> {
         protocol: Protocol::Hbone,
         ready: true,
         terminating: false,
+        serving: true,
         host_network: false,
         canonical_name: name.into(),
         canonical_revision: "v1".into(),
@@ -48,6 +50,8 @@ pub(crate) fn connection(reporter: Reporter) -> ConnectionInfo {
         vips: vec!["10.96.0.9".parse().unwrap()],
         ports: Vec::new(),
         node_local: false,
+        session_affinity: None,
+        distribution: Distribution::default(),
         endpoints: Vec::new(),
     };
     ConnectionInfo {
@@ -63,6 +67,7 @@ pub(crate) fn connection(reporter: Reporter) -> ConnectionInfo {
         original_destination: "10.96.0.9:5000".parse().unwrap(),
         destination_identity: Some(identity("helloworld")),
         service: Some(Arc::new(service)),
+        trace: Some(TraceId::new(0x4bf9_2f35_77b3_4da6, 0xa3ce_929d_0e0e_4737)),
     }
 }
 

@@ -1,8 +1,12 @@
 //! Accepts what `steer` hands over, and starts the story of each connection.
 
-use super::LocalPod;
-use crate::{accept, broker::Listeners, context::Context, inbound, outbound};
-use std::{net::TcpListener as StdListener, sync::Arc, time::Duration};
+use super::{LocalPod, Slots};
+use crate::{accept, broker::Listeners, context::Context, inbound, outbound, tunnel::Handshake};
+use std::{
+    net::{IpAddr, TcpListener as StdListener},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::net::{TcpListener, TcpStream};
 
 /// After an accept that failed (no descriptors left, most likely): the loop goes on, but does not spin.
@@ -37,7 +41,7 @@ async fn accept_all(context: Arc<Context>, pod: Arc<LocalPod>, kind: Kind, liste
     };
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => begin(&context, &pod, kind, socket),
+            Ok((socket, peer)) => begin(&context, &pod, kind, socket, peer.ip()),
             Err(error) => {
                 tracing::warn!(%error, pod = %pod.uid, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
@@ -46,14 +50,8 @@ async fn accept_all(context: Arc<Context>, pod: Arc<LocalPod>, kind: Kind, liste
     }
 }
 
-fn begin(context: &Arc<Context>, pod: &Arc<LocalPod>, kind: Kind, socket: TcpStream) {
-    let slots = pod
-        .slots
-        .clone()
-        .try_acquire_owned()
-        .and_then(|own| Ok((own, context.slots.clone().try_acquire_owned()?)));
-    let Ok(slots) = slots else {
-        context.shed();
+fn begin(context: &Arc<Context>, pod: &Arc<LocalPod>, kind: Kind, socket: TcpStream, peer: IpAddr) {
+    let Some(begun) = Begun::new(context, pod, kind, peer) else {
         return accept::abort(socket);
     };
     // A relay that waits for the peer's answer must not wait for the peer's delayed acknowledgement too.
@@ -62,11 +60,28 @@ fn begin(context: &Arc<Context>, pod: &Arc<LocalPod>, kind: Kind, socket: TcpStr
     }
     let (context, owner) = (context.clone(), pod.clone());
     pod.spawn(async move {
-        match kind {
-            Kind::Outbound => outbound::serve(context, owner, socket).await,
-            Kind::Tunnel => inbound::tunnel(context, owner, socket).await,
-            Kind::Plaintext => inbound::plaintext(context, owner, socket).await,
+        match begun {
+            Begun::Tunnel(handshake) => inbound::tunnel(context, owner, socket, handshake).await,
+            Begun::Outbound(_slots) => outbound::serve(context, owner, socket).await,
+            Begun::Plaintext(_slots) => inbound::plaintext(context, owner, socket).await,
         }
-        drop(slots);
     });
+}
+
+/// What a connection holds from its first moment.
+enum Begun {
+    Outbound(Slots),
+    Plaintext(Slots),
+    /// Nobody knows yet who it is: it gets a slot once it has proved an identity.
+    Tunnel(Handshake),
+}
+
+impl Begun {
+    fn new(context: &Context, pod: &LocalPod, kind: Kind, peer: IpAddr) -> Option<Self> {
+        match kind {
+            Kind::Outbound => pod.slot(context).map(Self::Outbound),
+            Kind::Plaintext => pod.slot(context).map(Self::Plaintext),
+            Kind::Tunnel => context.handshakes.begin(peer.to_canonical()).map(Self::Tunnel),
+        }
+    }
 }

@@ -10,6 +10,7 @@ use h2::RecvStream;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::buffers::Held;
 use super::relay::Broken;
 
 /// Frames written with one system call.
@@ -23,9 +24,10 @@ const LOOSE: usize = 4;
 const JOINED: usize = 16 << 10;
 
 /// The direction from the stream to the socket.
-#[derive(Debug)]
 pub(super) struct Download {
     chunks: VecDeque<Bytes>,
+    /// What waits for an application that does not read.
+    held: Held,
     /// Small frames joined behind `chunks`.
     tail: BytesMut,
     /// The stream has delivered its end, or failed.
@@ -37,9 +39,10 @@ pub(super) struct Download {
 }
 
 impl Download {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(held: Held) -> Self {
         Self {
             chunks: VecDeque::new(),
+            held,
             tail: BytesMut::new(),
             finished: None,
             ended: false,
@@ -76,12 +79,13 @@ impl Download {
             return Poll::Ready(Ok(()));
         }
         loop {
-            self.pull(cx, stream);
+            self.pull(cx, stream, GATHER);
             if self.chunks.is_empty() {
                 match self.finished.take() {
                     None => {
                         // Idle: keep no memory.
                         self.chunks = VecDeque::new();
+                        self.held.release();
                         return Poll::Pending;
                     }
                     Some(Err(error)) => return Poll::Ready(Err(Broken::Stream(Some(error)))),
@@ -111,6 +115,11 @@ impl Download {
                     if socket.poll_write_ready(cx).is_ready() {
                         continue;
                     }
+                    // All there is, within the stream's window: what h2 kept would be held without being counted.
+                    self.pull(cx, stream, usize::MAX);
+                    if self.held.hold(cx, stream.flow_control().used_capacity()) {
+                        return Poll::Ready(Err(Broken::Buffers));
+                    }
                     // The socket takes nothing and the stream was reset: no reason to wait for the socket.
                     return match self.finished.take() {
                         Some(Err(error)) => Poll::Ready(Err(Broken::Stream(Some(error)))),
@@ -125,11 +134,11 @@ impl Download {
         }
     }
 
-    /// Takes frames from the stream: a few, or as many as the window admits while they are small.
-    fn pull(&mut self, cx: &mut Context<'_>, stream: &mut RecvStream) {
+    /// Takes frames from the stream: up to `gather`, or as many as the window admits while they are small.
+    fn pull(&mut self, cx: &mut Context<'_>, stream: &mut RecvStream, gather: usize) {
         let mut small = false;
         self.listening = false;
-        while self.finished.is_none() && (small || self.chunks.len() < GATHER) {
+        while self.finished.is_none() && (small || self.chunks.len() < gather) {
             match stream.poll_data(cx) {
                 Poll::Pending => {
                     self.listening = true;

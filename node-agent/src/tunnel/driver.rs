@@ -14,26 +14,28 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::TunnelSettings;
 use super::keepalive::{Keepalive, Lapse};
-use super::pool::Pooled;
+use super::pool::{Health, Pooled};
+use super::{TunnelSettings, TunnelStats};
 
 /// Time for GOAWAY and close_notify of a connection that nobody uses any more.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Runs until the connection is closed, lost, or idle. `leave` takes it out of the pool if it is still unused and
+/// Runs until the connection is closed, lost, or idle, and answers whether it was idle. `leave` takes it out of the pool if it is still unused and
 /// answers whether it did.
 pub(super) async fn drive(
     mut connection: Connection<TlsStream<TcpStream>, Bytes>,
     address: SocketAddr,
     pooled: Weak<Pooled>,
+    (health, stats): (Arc<Health>, Arc<TunnelStats>),
     cancel: CancellationToken,
     settings: Arc<TunnelSettings>,
     leave: impl Fn() -> bool + Send,
-) {
+) -> bool {
     let mut keepalive = Keepalive::client(connection.ping_pong(), &settings);
     let mut idle_since = None;
     let mut settled = false;
+    let mut doubted = Box::pin(health.doubted());
     let run = poll_fn(|cx| {
         if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
             if let Err(error) = end {
@@ -47,6 +49,10 @@ pub(super) async fn drive(
         } else {
             idle_since.or_else(|| Some(Instant::now()))
         };
+        while doubted.as_mut().poll(cx).is_ready() {
+            doubted.set(health.doubted());
+            keepalive.probe();
+        }
         loop {
             let lapse = keepalive.poll(cx, idle_since);
             if !settled && keepalive.answered() {
@@ -55,10 +61,16 @@ pub(super) async fn drive(
                     pooled.settle();
                 }
             }
+            let overdue = keepalive.is_overdue();
+            if health.set_suspect(overdue) && overdue {
+                tracing::debug!(%address, "tunnel is slow to answer PING; new streams go elsewhere");
+                TunnelStats::count(&stats.connections_suspected);
+            }
             match lapse {
                 Poll::Pending => break,
                 Poll::Ready(Lapse::Lost) => {
                     tracing::debug!(%address, "tunnel does not answer PING");
+                    TunnelStats::count(&stats.connections_lost);
                     return Poll::Ready(false);
                 }
                 Poll::Ready(Lapse::Idle) if leave() => return Poll::Ready(true),
@@ -74,10 +86,16 @@ pub(super) async fn drive(
     });
     let idle = tokio::select! {
         idle = run => idle,
-        () = cancel.cancelled() => false,
+        () = cancel.cancelled() => {
+            if let Some(pooled) = pooled.upgrade() {
+                pooled.drained();
+            }
+            false
+        }
     };
     if idle {
         // Out of the pool and without handles h2 says GOAWAY and closes by itself.
         let _ = timeout(FAREWELL, connection).await;
     }
+    idle
 }

@@ -107,6 +107,18 @@ pub enum TunnelError {
         /// The deadline.
         after: Duration,
     },
+    /// Neither CONNECT nor a PING were answered.
+    #[error(
+        "{address} has fallen silent: no answer to CONNECT {authority}, and none to PING within {after:?}"
+    )]
+    Silent {
+        /// The other agent.
+        address: SocketAddr,
+        /// The target asked for.
+        authority: SocketAddr,
+        /// How long the PING was out.
+        after: Duration,
+    },
     /// The other agent refused CONNECT.
     #[error("{address} refused CONNECT {authority}: {status}, reason {reason}")]
     Refused {
@@ -132,6 +144,14 @@ pub enum TunnelError {
         authority: SocketAddr,
         /// What is wrong.
         problem: Arc<str>,
+    },
+    /// The destination left the mesh, or its address went to another identity, while the source waited.
+    #[error("{address} no longer belongs to {identity}")]
+    DestinationLeft {
+        /// The pod's address, port 15008.
+        address: SocketAddr,
+        /// Who was there.
+        identity: SpiffeId,
     },
     /// The source workload left this node while it waited.
     #[error("the source workload left this node")]
@@ -159,8 +179,11 @@ impl TunnelError {
             // alert where HTTP/2 expects frames (RFC 8446, section 4.4.2.4).
             Self::Http2 { source, .. } => match source.get_io() {
                 Some(io) if is_tls(io) => handshake_reason(io),
-                _ => Reason::TunnelRefused,
+                Some(_) => Reason::TunnelLost,
+                None => Reason::TunnelRefused,
             },
+            Self::Silent { .. } => Reason::TunnelLost,
+            Self::DestinationLeft { .. } => Reason::UnknownWorkload,
             Self::ResponseTimeout { .. } => Reason::ConnectTimeout,
             Self::Refused { reason, .. } => *reason,
             Self::Expired { .. } => Reason::NoCertificate,

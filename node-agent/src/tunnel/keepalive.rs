@@ -25,11 +25,13 @@ pub(super) struct Keepalive {
     waiting: bool,
     sent: u64,
     answered: bool,
+    sent_at: Instant,
     /// Of the answer while waiting, else of the next PING.
     due: Instant,
     timer: Pin<Box<Sleep>>,
     interval: Duration,
     timeout: Duration,
+    suspect: Duration,
     idle: Duration,
 }
 
@@ -43,16 +45,19 @@ impl Keepalive {
 
     /// For a server: the first PING goes out after an interval.
     pub(super) fn server(ping: Option<PingPong>, settings: &TunnelSettings) -> Self {
-        let due = Instant::now() + settings.ping_interval;
+        let now = Instant::now();
+        let due = now + settings.ping_interval;
         Self {
             ping,
             waiting: false,
             sent: 0,
             answered: false,
+            sent_at: now,
             due,
             timer: Box::pin(sleep_until(due)),
             interval: settings.ping_interval,
             timeout: settings.ping_timeout,
+            suspect: settings.suspect,
             idle: settings.idle,
         }
     }
@@ -65,6 +70,18 @@ impl Keepalive {
     /// PINGs so far: when the number has changed, the connection has something to write.
     pub(super) fn pings_sent(&self) -> u64 {
         self.sent
+    }
+
+    /// A PING has gone unanswered for longer than a peer that lives takes.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.waiting && self.sent_at.elapsed() >= self.suspect
+    }
+
+    /// Sends a PING now unless one is on its way.
+    pub(super) fn probe(&mut self) {
+        if !self.waiting {
+            self.send(self.timeout);
+        }
     }
 
     /// Poll beside the connection, which carries the PINGs; `idle_since` while there are no streams.
@@ -84,7 +101,11 @@ impl Keepalive {
                 self.due = Instant::now() + self.interval;
             }
             let idle_at = idle_since.map(|since| since + self.idle);
-            let next = idle_at.map_or(self.due, |at| at.min(self.due));
+            let mut next = idle_at.map_or(self.due, |at| at.min(self.due));
+            let overdue_at = self.sent_at + self.suspect;
+            if self.waiting && overdue_at > Instant::now() {
+                next = next.min(overdue_at);
+            }
             if self.timer.deadline() != next {
                 self.timer.as_mut().reset(next);
             }
@@ -109,6 +130,7 @@ impl Keepalive {
             self.waiting = ping.send_ping(Ping::opaque()).is_ok();
             self.sent += u64::from(self.waiting);
         }
-        self.due = Instant::now() + if self.waiting { timeout } else { self.interval };
+        self.sent_at = Instant::now();
+        self.due = self.sent_at + if self.waiting { timeout } else { self.interval };
     }
 }

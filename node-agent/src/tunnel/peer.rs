@@ -17,6 +17,8 @@ use crate::identify::peer_identity;
 pub(super) struct Peer {
     pub(super) identity: SpiffeId,
     pub(super) not_after: SystemTime,
+    /// As it was shown: verified again whenever trust changes.
+    pub(super) chain: Vec<CertificateDer<'static>>,
 }
 
 impl Peer {
@@ -29,8 +31,9 @@ impl Peer {
             address,
             problem: Arc::from(problem),
         };
+        let chain = chain.unwrap_or_default();
         let leaf = chain
-            .and_then(<[_]>::first)
+            .first()
             .ok_or_else(|| problem("no certificate was sent".to_owned()))?;
         let identity = peer_identity(leaf).map_err(|e| problem(e.to_string()))?;
         let (_, certificate) =
@@ -39,6 +42,10 @@ impl Peer {
         Ok(Self {
             identity,
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(not_after),
+            chain: chain
+                .iter()
+                .map(|certificate| certificate.clone().into_owned())
+                .collect(),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod entry;
+mod health;
 
 use std::collections::HashMap;
 use std::io;
@@ -13,16 +14,18 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tramline_core::identity::SpiffeId;
+use tramline_core::reason::Reason;
 use tramline_core::workload::WorkloadUid;
 
 use self::entry::{Attempt, Entry, Granted};
 pub(super) use self::entry::{Lease, Pooled};
+pub(super) use self::health::Health;
 use super::stats::Open;
-use super::{ConnectRequest, TunnelError, TunnelSettings, TunnelStats, TunnelStream};
+use super::{ConnectRequest, Shown, TunnelError, TunnelSettings, TunnelStats, TunnelStream};
 
 /// A stream that a closing connection did not take is tried on another connection this often.
 const RETRIES: usize = 2;
@@ -79,9 +82,10 @@ impl Pool {
     /// Opens a stream to `request.authority` through the agent at `key.address`.
     ///
     /// `dial` is called if a new connection is needed, in the caller's task and at most once; the connection is then
-    /// made by a task of its own, so that others who wait for it do not depend on this caller. `tls` shows
-    /// `key.source`'s certificate, and no stream starts on the connection once `expires`, or the peer's certificate,
-    /// has passed.
+    /// made by a task of its own, so that others who wait for it do not depend on this caller. `shown` is
+    /// `key.source`'s certificate. Streams start on the connection until half of what was left of that certificate,
+    /// or of the peer's, has passed, or until there is a newer one; the connection ends when the peer is not believed
+    /// any more.
     ///
     /// # Errors
     /// Within `connect + tls + http2 + response` of the settings; callers who wait for one connection share its
@@ -89,12 +93,11 @@ impl Pool {
     pub async fn open(
         self: &Arc<Self>,
         key: &PoolKey,
-        tls: Arc<rustls::ClientConfig>,
-        expires: SystemTime,
+        shown: Shown,
         dial: impl FnOnce() -> BoxFuture<'static, io::Result<TcpStream>> + Send,
         request: ConnectRequest,
     ) -> Result<TunnelStream, TunnelError> {
-        if expires <= SystemTime::now() {
+        if shown.expires <= SystemTime::now() {
             return Err(TunnelError::Expired {
                 identity: key.source.clone(),
             });
@@ -112,7 +115,7 @@ impl Pool {
                     Step::Wait(granted) => granted,
                     Step::Connect(id, granted) => {
                         if let Some(dial) = dial.take() {
-                            self.start(id, key.clone(), Arc::clone(&tls), expires, dial());
+                            self.start(id, key.clone(), shown.clone(), dial());
                         }
                         granted
                     }
@@ -135,17 +138,32 @@ impl Pool {
 
     /// Closes all tunnels of a workload that left the node, streams included.
     pub fn evict_source(&self, source: &WorkloadUid) {
-        let mut evicted = Vec::new();
-        self.entries().retain(|key, entry| {
-            let leaves = key.source_workload == *source;
-            if leaves {
-                evicted.push(std::mem::take(entry));
-            }
-            !leaves
-        });
-        for connection in evicted.iter().flat_map(|entry| &entry.connections) {
-            connection.cancel();
+        let evicted = self.take(|key| key.source_workload == *source);
+        for connection in evicted.iter().flat_map(|(_, entry)| &entry.connections) {
+            connection.cancel(Reason::Cancelled);
+            TunnelStats::count(&self.stats.evicted);
         }
+    }
+
+    /// Closes all tunnels, streams included, whose destination is no longer what it was: `is_there` is asked whether
+    /// the address still belongs to the identity.
+    pub fn retain_destinations(&self, is_there: impl Fn(SocketAddr, &SpiffeId) -> bool) {
+        for (key, entry) in self.take(|key| !is_there(key.address, &key.destination)) {
+            for connection in &entry.connections {
+                connection.cancel(Reason::UnknownWorkload);
+                TunnelStats::count(&self.stats.evicted);
+            }
+            for waiter in entry.attempts.into_iter().flat_map(|attempt| attempt.waiters) {
+                let _ = waiter.send(Granted::Failed(TunnelError::DestinationLeft {
+                    address: key.address,
+                    identity: key.destination.clone(),
+                }));
+            }
+        }
+    }
+
+    fn take(&self, leaves: impl Fn(&PoolKey) -> bool) -> Vec<(PoolKey, Entry)> {
+        self.entries().extract_if(|key, _| leaves(key)).collect()
     }
 
     /// Connections that may take streams, all keys together.
@@ -188,7 +206,8 @@ impl Pool {
             Some(Step::Use(lease))
         } else {
             let (sender, receiver) = oneshot::channel();
-            if let Some(attempt) = entry.attempt_with_room(self.settings.max_streams_per_connection) {
+            if let Some(attempt) = entry.attempt_with_room(self.settings.max_streams_per_connection as usize)
+            {
                 attempt.waiters.push(sender);
                 Some(Step::Wait(receiver))
             } else if can_dial {
@@ -208,7 +227,7 @@ impl Pool {
         step.map(Ok)
     }
 
-    /// Asks for the stream; the flag says that the peer certainly did not process the request.
+    /// Asks for the stream; the flag says that it may be asked for again on another connection.
     async fn request(
         &self,
         lease: Lease,
@@ -237,13 +256,27 @@ impl Pool {
             )
         };
         let after = self.settings.response;
+        let silent = async {
+            sleep(self.settings.doubt).await;
+            lease.health().doubt();
+            lease.health().suspected().await;
+        };
         let exchange = async {
             let mut sender = lease.sender().ready().await.map_err(unsent)?;
             let (response, send) = sender.send_request(http, false).map_err(unsent)?;
             drop(sender);
             Ok((response.await.map_err(broken)?, send))
         };
-        let (response, send) = timeout(after, exchange).await.map_err(|_| {
+        // A caller that gives up on a silent peer resets the stream, so that no application keeps half a connection
+        // should the peer come back; no byte has been sent on it, so that another connection may be tried.
+        let answered = tokio::select! {
+            answered = timeout(after, exchange) => answered,
+            () = silent => {
+                let after = self.settings.suspect;
+                return Err((TunnelError::Silent { address, authority, after }, true));
+            }
+        };
+        let (response, send) = answered.map_err(|_| {
             (
                 TunnelError::ResponseTimeout {
                     address,
@@ -254,7 +287,7 @@ impl Pool {
             )
         })??;
         if !response.status().is_success() {
-            let reason = super::request::reason(response.headers());
+            let reason = super::request::reason(response.status(), response.headers());
             return Err((
                 TunnelError::Refused {
                     address,
@@ -266,7 +299,7 @@ impl Pool {
             ));
         }
         let open = Open::new(&self.stats, |stats| &stats.streams_open);
-        Ok(TunnelStream::new(send, response.into_body(), Some(lease), open))
+        Ok(TunnelStream::leased(send, response.into_body(), lease, open))
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<PoolKey, Entry>> {

@@ -15,6 +15,7 @@ use tramline_core::reason::Reason;
 
 use super::TunnelStream;
 use super::download::Download;
+use super::reset;
 use super::upload::Upload;
 
 /// Which application stands at the socket.
@@ -47,7 +48,9 @@ impl Side {
 /// How a relayed connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayEnd {
-    /// [`Reason::Ok`], [`Reason::ResetBySource`] or [`Reason::ResetByDestination`].
+    /// [`Reason::Ok`], [`Reason::ResetBySource`], [`Reason::ResetByDestination`], [`Reason::LimitReached`], at the
+    /// source why the destination's agent cut the connection, or why the tunnel ended: [`Reason::TunnelLost`] unless
+    /// this agent ended it.
     pub reason: Reason,
     /// What was seen, for the log.
     pub detail: Option<String>,
@@ -69,6 +72,8 @@ pub(super) enum Broken {
     Socket(io::Error),
     /// The stream failed, or is closed without h2 saying why.
     Stream(Option<h2::Error>),
+    /// The application does not read, and the agent has no more room for it.
+    Buffers,
 }
 
 /// Carries bytes between `tcp` and `stream` until both directions have ended or either side breaks off.
@@ -85,7 +90,7 @@ pub async fn relay(tcp: TcpStream, stream: TunnelStream, side: Side, counters: &
     let mut tcp = AbortOnDrop::new(tcp);
     let mut stream = stream;
     let mut upload = Upload::new();
-    let mut download = Download::new();
+    let mut download = Download::new(stream.held());
     let broken = {
         let (mut reader, writer) = tcp.socket.split();
         let socket: &TcpStream = writer.as_ref();
@@ -134,6 +139,15 @@ pub async fn relay(tcp: TcpStream, stream: TunnelStream, side: Side, counters: &
                 detail: Some(error.to_string()),
             }
         }
+        Err(Broken::Buffers) => {
+            stream.reset_with().reason(Reason::LimitReached);
+            RelayEnd {
+                reason: Reason::LimitReached,
+                detail: Some(
+                    "the application does not read, and the agent's buffers for such are full".to_owned(),
+                ),
+            }
+        }
         Err(Broken::Stream(error)) => {
             stream.settled = true;
             let code = error
@@ -148,9 +162,21 @@ pub async fn relay(tcp: TcpStream, stream: TunnelStream, side: Side, counters: &
                     detail: Some("the other side stopped reading".to_owned()),
                 };
             }
+            // Only the destination's agent decides who may stay; a client that claims a denial of its own is none.
+            if let (Side::Source, Some(reason)) = (side, code.and_then(reset::reason_of)) {
+                return RelayEnd {
+                    reason,
+                    detail: Some("cut by the destination's agent".to_owned()),
+                };
+            }
+            let reason = if code.is_some() {
+                side.beyond()
+            } else {
+                stream.cut_reason()
+            };
             let detail = error.map_or_else(|| "the tunnel's stream closed".to_owned(), |e| e.to_string());
             RelayEnd {
-                reason: side.beyond(),
+                reason,
                 detail: Some(detail),
             }
         }
@@ -158,7 +184,7 @@ pub async fn relay(tcp: TcpStream, stream: TunnelStream, side: Side, counters: &
 }
 
 /// Waits for a reset of the socket, which nobody else notices while blocked on the tunnel or half closed.
-pub(super) async fn socket_error(socket: &TcpStream) -> io::Error {
+pub(crate) async fn socket_error(socket: &TcpStream) -> io::Error {
     if let Err(error) = socket.ready(Interest::ERROR).await {
         return error;
     }

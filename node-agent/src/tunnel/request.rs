@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::header::FORWARDED;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use tramline_core::reason::Reason;
 
@@ -22,7 +22,7 @@ pub struct Forwarded {
     /// The client as its application bound it.
     pub client: SocketAddr,
     /// Host name of the service the client meant, if it meant one.
-    pub host: Option<String>,
+    pub host: Option<Arc<str>>,
 }
 
 /// What to ask of the other agent.
@@ -71,12 +71,7 @@ impl Forwarded {
         // `SocketAddr` prints IPv6 in the brackets RFC 7239, section 6, asks for.
         let mut text = format!("for=\"{}\"", self.client);
         if let Some(host) = &self.host {
-            // Host names need no quoting; anything else would change the header's meaning.
-            if host.is_empty()
-                || !host
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-            {
+            if !is_host_name(host) {
                 return Err("forwarded: not a host name".to_owned());
             }
             text.push_str(";host=");
@@ -86,29 +81,50 @@ impl Forwarded {
     }
 }
 
+/// The Service's host name of the last `forwarded` element, if it is one that could be sent.
+///
+/// Informational, as [`forwarded_for`].
+pub(super) fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
+    let host = last_forwarded(headers, "host")?;
+    is_host_name(host).then_some(host)
+}
+
 /// The client of the last `forwarded` element that names one with its port.
 ///
 /// Informational: only the peer's identity is proven, so nothing may be decided on this.
 pub(super) fn forwarded_for(headers: &HeaderMap) -> Option<SocketAddr> {
+    last_forwarded(headers, "for")?.parse().ok()
+}
+
+/// A parameter of the last `forwarded` element, without its quotes.
+fn last_forwarded<'h>(headers: &'h HeaderMap, parameter: &str) -> Option<&'h str> {
     let text = headers.get_all(FORWARDED).iter().next_back()?.to_str().ok()?;
     text.rsplit(',').next()?.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
-        if !name.trim().eq_ignore_ascii_case("for") {
-            return None;
-        }
-        value.trim().trim_matches('"').parse().ok()
+        name.trim()
+            .eq_ignore_ascii_case(parameter)
+            .then(|| value.trim().trim_matches('"'))
     })
 }
 
+/// Host names need no quoting; anything else would change the header's meaning.
+fn is_host_name(host: &str) -> bool {
+    !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
 /// Why the peer refused. Only codes known here count, and never `ok`: a reason is shown, logged and counted.
-pub(super) fn reason(headers: &HeaderMap) -> Reason {
+///
+/// An agent that gives no code may be ztunnel, which says 401 for one thing only: a policy's denial.
+pub(super) fn reason(status: StatusCode, headers: &HeaderMap) -> Reason {
     let code = headers.get(REASON_HEADER).and_then(|value| value.to_str().ok());
     let known = |reason: &&Reason| **reason != Reason::Ok && Some(reason.as_str()) == code;
-    Reason::ALL
-        .iter()
-        .find(known)
-        .copied()
-        .unwrap_or(Reason::TunnelRefused)
+    Reason::ALL.iter().find(known).copied().unwrap_or(match status {
+        StatusCode::UNAUTHORIZED if code.is_none() => Reason::PolicyDenied,
+        _ => Reason::TunnelRefused,
+    })
 }
 
 /// One header as text; absent when it is not text.
@@ -119,13 +135,14 @@ pub(super) fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn request(client: &str, host: Option<&str>) -> ConnectRequest {
         ConnectRequest {
             authority: "10.1.2.3:8080".parse().unwrap(),
             forwarded: Forwarded {
                 client: client.parse().unwrap(),
-                host: host.map(str::to_owned),
+                host: host.map(Into::into),
             },
             baggage: Some("k8s.namespace.name=a".to_owned()),
             traceparent: None,
@@ -148,6 +165,7 @@ mod tests {
             forwarded_for(http.headers()),
             Some("[fd00::1]:4711".parse().unwrap())
         );
+        assert_eq!(forwarded_host(http.headers()), Some("web.shop.svc.cluster.local"));
     }
 
     #[test]
@@ -165,14 +183,38 @@ mod tests {
     #[test]
     fn reasons_are_known_codes_or_none() {
         let mut headers = HeaderMap::new();
-        assert_eq!(reason(&headers), Reason::TunnelRefused);
+        let refused = StatusCode::SERVICE_UNAVAILABLE;
+        assert_eq!(reason(refused, &headers), Reason::TunnelRefused);
+        assert_eq!(reason(StatusCode::UNAUTHORIZED, &headers), Reason::PolicyDenied);
         for known in Reason::ALL.iter().filter(|r| **r != Reason::Ok) {
             headers.insert(REASON_HEADER, HeaderValue::from_static(known.as_str()));
-            assert_eq!(reason(&headers), *known);
+            assert_eq!(reason(refused, &headers), *known);
+            assert_eq!(reason(StatusCode::UNAUTHORIZED, &headers), *known);
         }
         for unknown in ["ok", "", "POLICY_DENIED", "policy_denied ", "anything"] {
             headers.insert(REASON_HEADER, HeaderValue::from_static(unknown));
-            assert_eq!(reason(&headers), Reason::TunnelRefused, "{unknown}");
+            assert_eq!(
+                reason(StatusCode::UNAUTHORIZED, &headers),
+                Reason::TunnelRefused,
+                "{unknown}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_peer_sends_gives_a_host_name_or_none(value in any::<Vec<u8>>(), wrapped: bool) {
+            let value = if wrapped { [b"for=1.1.1.1:1;host=", &*value].concat() } else { value };
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let mut headers = HeaderMap::new();
+                for name in [FORWARDED, TRACEPARENT, HeaderName::from_static(REASON_HEADER)] {
+                    headers.insert(name, value.clone());
+                }
+                let _ = forwarded_for(&headers);
+                prop_assert!(forwarded_host(&headers).is_none_or(is_host_name));
+                prop_assert!(text(&headers, &TRACEPARENT).is_none_or(|text| text.bytes().all(|b| b >= b' ' || b == b'\t')));
+                prop_assert_ne!(reason(StatusCode::UNAUTHORIZED, &headers), Reason::Ok);
+            }
         }
     }
 
@@ -192,6 +234,16 @@ mod tests {
                 expected.map(|e| e.parse().unwrap()),
                 "{value}"
             );
+        }
+        for (value, expected) in [
+            ("for=1.1.1.1;HOST=\"a.b\"", Some("a.b")),
+            ("host=a.b, for=1.1.1.1", None),
+            ("host=\"a\\\"b\"", None),
+            ("host=", None),
+            ("host=a\u{e9}", None),
+        ] {
+            headers.insert(FORWARDED, HeaderValue::from_str(value).unwrap());
+            assert_eq!(forwarded_host(&headers), expected, "{value}");
         }
     }
 }

@@ -16,18 +16,24 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tramline_core::identity::SpiffeId;
 use tramline_core::reason::Reason;
 
+use super::cut::Cut;
 use super::keepalive::{Keepalive, Lapse};
 use super::peer::Peer;
-use super::request::{BAGGAGE, TRACEPARENT, forwarded_for, text};
+use super::request::{BAGGAGE, TRACEPARENT, forwarded_for, forwarded_host, text};
 use super::settings::{
     MAX_ERROR_RESETS, MAX_FRAME, MAX_PENDING_RESETS, MAX_SEND_BUFFER, RESET_STREAMS_FOR, RESET_STREAMS_KEPT,
 };
 use super::stats::Open;
-use super::{REASON_HEADER, TunnelError, TunnelSettings, TunnelStats, TunnelStream};
+use super::{REASON_HEADER, Served, TunnelError, TunnelSettings, TunnelStats, TunnelStream};
+use crate::identify::PeerRole;
+use crate::random;
 
+/// How long a peer may stay, at most, after this side's certificate was renewed.
+const LONGEST_STAY: Duration = Duration::from_secs(30);
 /// Time for an idle connection's GOAWAY to be followed by its end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -37,26 +43,28 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// When TLS or HTTP/2 fail or take longer than the settings allow, or the certificate names no workload.
 pub async fn serve(
     tcp: TcpStream,
-    tls: Arc<rustls::ServerConfig>,
+    served: Served,
     settings: &TunnelSettings,
     stats: Arc<TunnelStats>,
 ) -> Result<HboneConnection, TunnelError> {
     // On the heap: the caller's task lives as long as the connection, the handshake's state need not.
-    let result = Box::pin(handshake(tcp, tls, settings)).await;
-    let counter = if result.is_ok() {
-        &stats.handshakes_ok
-    } else {
-        &stats.handshakes_failed
-    };
-    TunnelStats::count(counter);
+    let began = Instant::now();
+    let mut guard = served.trust.guard();
+    let result = Box::pin(handshake(tcp, served.tls, settings)).await;
+    let reason = result.as_ref().map_or_else(TunnelError::reason, |_| Reason::Ok);
+    stats.server_handshakes.ended(reason, began.elapsed());
     let (mut connection, peer, address) = result?;
+    let chain = peer.chain.clone();
     Ok(HboneConnection {
+        untrusted: Box::pin(async move { guard.lost(&chain, PeerRole::Client).await }),
+        superseded: Some(Box::pin(superseded(served.superseded, served.expires))),
         keepalive: Keepalive::server(connection.ping_pong(), settings),
         idle_since: None,
         farewell: None,
         connection,
         peer,
         address,
+        cut: Cut::default(),
         _open: Open::new(&stats, |stats| &stats.connections_open_server),
         stats,
     })
@@ -88,7 +96,7 @@ async fn handshake(
     let peer = Peer::read(stream.get_ref().1.peer_certificates(), address)?;
     let handshake = Builder::new()
         .initial_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.connection_window)
+        .initial_connection_window_size(settings.server_window())
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(settings.max_header_list)
         .max_concurrent_streams(settings.max_inbound_streams)
@@ -121,7 +129,21 @@ pub struct HboneConnection {
     peer: Peer,
     address: SocketAddr,
     stats: Arc<TunnelStats>,
+    cut: Cut,
+    /// Resolves when the peer is not believed any more.
+    untrusted: Pin<Box<dyn Future<Output = Arc<str>> + Send>>,
+    /// Resolves when the peer is to come back for a newer certificate; `None` afterwards.
+    superseded: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _open: Open,
+}
+
+/// The many clients of one workload are not sent away together.
+async fn superseded(superseded: CancellationToken, expires: SystemTime) {
+    superseded.cancelled().await;
+    let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+    let within = (left / 4).min(LONGEST_STAY).as_millis();
+    let wait = u64::try_from(within).map_or(0, |within| random::u64() % within.max(1));
+    sleep(Duration::from_millis(wait)).await;
 }
 
 impl HboneConnection {
@@ -143,12 +165,31 @@ impl HboneConnection {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
+    /// Ends the connection; its streams name the reason.
+    pub fn close(self, reason: Reason) {
+        self.cut.because(reason);
+    }
+
     /// Says GOAWAY: requests on their way are still served, and [`Self::accept`] ends with the last stream.
     pub fn graceful_shutdown(&mut self) {
         self.connection.graceful_shutdown();
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<InboundRequest>> {
+        if let Poll::Ready(why) = self.untrusted.as_mut().poll(cx) {
+            tracing::warn!(peer = %self.peer.identity, address = %self.address, %why, "cut a tunnel");
+            self.cut.because(Reason::PeerUntrusted);
+            self.untrusted = Box::pin(std::future::pending());
+            return Poll::Ready(None);
+        }
+        if self
+            .superseded
+            .as_mut()
+            .is_some_and(|superseded| superseded.as_mut().poll(cx).is_ready())
+        {
+            self.superseded = None;
+            self.connection.graceful_shutdown();
+        }
         loop {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
@@ -186,6 +227,7 @@ impl HboneConnection {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Lapse::Lost) => {
                     tracing::debug!(peer = %self.peer.identity, address = %self.address, "tunnel does not answer PING");
+                    TunnelStats::count(&self.stats.connections_lost);
                     return Poll::Ready(None);
                 }
                 Poll::Ready(Lapse::Idle) => {
@@ -207,6 +249,7 @@ impl HboneConnection {
             request,
             respond,
             address: self.address,
+            cut: self.cut.clone(),
             open,
         };
         if SystemTime::now() >= self.peer.not_after {
@@ -236,6 +279,7 @@ pub struct InboundRequest {
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     address: SocketAddr,
+    cut: Cut,
     open: Open,
 }
 
@@ -251,6 +295,11 @@ impl InboundRequest {
     /// The client's address as the peer tells it: for logs, not for decisions.
     pub fn forwarded_for(&self) -> Option<SocketAddr> {
         forwarded_for(self.request.headers())
+    }
+
+    /// Host name of the Service that the client dialled, as the peer tells it.
+    pub fn forwarded_host(&self) -> Option<&str> {
+        forwarded_host(self.request.headers())
     }
 
     /// W3C baggage as the peer tells it.
@@ -275,7 +324,12 @@ impl InboundRequest {
                 address: self.address,
                 source: Arc::new(source),
             })?;
-        Ok(TunnelStream::new(send, self.request.into_body(), None, self.open))
+        Ok(TunnelStream::accepted(
+            send,
+            self.request.into_body(),
+            self.cut,
+            self.open,
+        ))
     }
 
     /// Answers with an error status and the reason's code.

@@ -17,17 +17,18 @@ pub struct TunnelSettings {
     pub idle: Duration,
     /// Time between an answered PING and the next one.
     pub ping_interval: Duration,
-    /// A PING unanswered for this long means that the connection is lost.
+    /// A PING unanswered for this long means that the connection is lost, with the streams on it.
     pub ping_timeout: Duration,
+    /// A CONNECT unanswered for this long makes the connection prove by a PING that the peer is there.
+    pub doubt: Duration,
+    /// While a PING is unanswered for this long, new streams go to another connection.
+    pub suspect: Duration,
     /// Streams on one outbound connection before another one is opened (the peer may allow fewer).
-    pub max_streams_per_connection: usize,
+    pub max_streams_per_connection: u32,
     /// SETTINGS_MAX_CONCURRENT_STREAMS of inbound connections.
     pub max_inbound_streams: u32,
     /// Bytes the peer may send on one stream before the application has taken them.
     pub stream_window: u32,
-    /// The same over all streams of a connection. Well above `stream_window`, or a few applications that do not read
-    /// would stop every other stream of the connection.
-    pub connection_window: u32,
     /// Bytes of one request's or response's headers (RFC 9113, section 6.5.2).
     pub max_header_list: u32,
 }
@@ -42,14 +43,39 @@ impl Default for TunnelSettings {
             idle: Duration::from_secs(300),
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
-            max_streams_per_connection: 100,
-            max_inbound_streams: 200,
+            doubt: Duration::from_secs(1),
+            suspect: Duration::from_secs(2),
+            max_streams_per_connection: 64,
+            max_inbound_streams: 64,
             stream_window: 1 << 20,
-            connection_window: 64 << 20,
             max_header_list: 16 << 10,
         }
     }
 }
+
+impl TunnelSettings {
+    /// Bytes the peer may send on all streams of an outbound connection before applications have taken them.
+    pub(super) fn client_window(&self) -> u32 {
+        self.window_of(self.max_streams_per_connection)
+    }
+
+    /// The same for an inbound connection.
+    pub(super) fn server_window(&self) -> u32 {
+        self.window_of(self.max_inbound_streams)
+    }
+
+    /// Room for every stream's window and one more: applications that do not read take nothing from the others.
+    fn window_of(&self, streams: u32) -> u32 {
+        // The largest window there is (RFC 9113, section 6.9.1).
+        const LARGEST: u32 = (1 << 31) - 1;
+        self.stream_window
+            .saturating_mul(streams.saturating_add(1))
+            .min(LARGEST)
+    }
+}
+
+/// Bytes that all tunnels of an agent may hold for applications that do not take them.
+pub(super) const BUFFER_BUDGET: u64 = 256 << 20;
 
 /// Largest DATA frame either side takes: one full read of the relay, so that bulk data crosses in one frame.
 pub(super) const MAX_FRAME: u32 = 256 << 10;

@@ -3,34 +3,66 @@
 use std::fmt;
 
 use bytes::Bytes;
-use h2::{Reason as ResetCode, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
+use tramline_core::reason::Reason;
 
+use super::buffers::Held;
+use super::cut::Cut;
 use super::pool::Lease;
+use super::reset::ResetWith;
 use super::stats::Open;
 
 /// One open stream: bytes both ways, half-close, reset.
 ///
-/// Dropped before both directions ended it resets the stream with INTERNAL_ERROR: ztunnel takes NO_ERROR and CANCEL
-/// for an end of file, and an application must not take a torn connection for a complete one.
+/// Dropped before both directions ended it resets the stream: an application must not take a torn connection for a
+/// complete one.
 pub struct TunnelStream {
     pub(super) send: SendStream<Bytes>,
     pub(super) recv: RecvStream,
     /// What the stream's end means to the peer is settled; nothing is left to reset.
     pub(super) settled: bool,
+    reset_with: ResetWith,
     /// The place on a pooled connection, on the client's side.
     _lease: Option<Lease>,
-    _open: Open,
+    /// Why the connection ended, once it has.
+    cut: Cut,
+    open: Open,
 }
 
 impl TunnelStream {
-    pub(super) fn new(send: SendStream<Bytes>, recv: RecvStream, lease: Option<Lease>, open: Open) -> Self {
+    /// On the client's side, with its place on the connection.
+    pub(super) fn leased(send: SendStream<Bytes>, recv: RecvStream, lease: Lease, open: Open) -> Self {
+        let mut stream = Self::accepted(send, recv, lease.cut(), open);
+        stream._lease = Some(lease);
+        stream
+    }
+
+    /// On the server's side.
+    pub(super) fn accepted(send: SendStream<Bytes>, recv: RecvStream, cut: Cut, open: Open) -> Self {
         Self {
             send,
             recv,
             settled: false,
-            _lease: lease,
-            _open: open,
+            reset_with: ResetWith::default(),
+            _lease: None,
+            cut,
+            open,
         }
+    }
+
+    /// Where whoever cuts the stream leaves the reason for the peer; outlives a relay that owns the stream.
+    pub fn reset_with(&self) -> ResetWith {
+        self.reset_with.clone()
+    }
+
+    /// What this stream holds of the agent's buffers: nothing yet.
+    pub(super) fn held(&self) -> Held {
+        Held::new(self.open.stats().clone())
+    }
+
+    /// Why the stream ended, given that its connection has.
+    pub(super) fn cut_reason(&self) -> Reason {
+        self.cut.reason()
     }
 
     /// Resets the stream, so that the application behind the other agent sees a reset.
@@ -41,7 +73,7 @@ impl TunnelStream {
     pub(super) fn abort(&mut self) {
         if !self.settled {
             self.settled = true;
-            self.send.send_reset(ResetCode::INTERNAL_ERROR);
+            self.send.send_reset(self.reset_with.code());
         }
     }
 }

@@ -8,6 +8,7 @@ mod cpu;
 mod load;
 mod machine;
 mod pair;
+mod policy;
 mod rows;
 mod screen;
 mod server;
@@ -16,11 +17,17 @@ mod stage;
 mod statistics;
 mod table;
 
+use std::alloc::System;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tramline_harness::interrupt;
+
+/// Counts what is allocated, for the memory of the policy run; two additions per allocation for the others.
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 #[derive(Debug, Parser)]
 #[command(name = "tramline-bench", version)]
@@ -33,6 +40,8 @@ struct Arguments {
 enum Command {
     /// Measures every load on every path for about two minutes.
     Smoke(smoke::Args),
+    /// Measures decisions, updates and memory of the policy core for about a minute.
+    Policy(policy::Args),
     /// The server of a pod; lives until its standard input ends.
     Server,
     /// The client of a pod: a request per line of standard input, an answer per line of standard output.
@@ -54,6 +63,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Smoke(args) => smoke::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Server => server::run(),
         Command::Client => client::run(),
     }

@@ -2,6 +2,7 @@
 
 mod basics;
 mod crash;
+mod explain;
 mod link;
 mod policy;
 mod telemetry;
@@ -56,6 +57,10 @@ pub(crate) const ALL: &[Show] = &[
     (
         "A policy admits one service account and denies another, and says why",
         policy::denies,
+    ),
+    (
+        "The agent explains what is let in, denied and not captured, and so it is",
+        explain::explained,
     ),
     (
         "The agent killed: what goes on, what stops, and nothing in the clear",

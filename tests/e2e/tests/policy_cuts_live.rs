@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use tramline_harness::mesh::{INSIDE, Mesh, principal};
+use tramline_harness::mesh::{INSIDE, Mesh, identity, principal};
 use tramline_harness::process::Process;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -47,11 +47,33 @@ fn policy_cuts_live() -> Result<()> {
             before.elapsed()
         );
     }
-    for node in [1, 2] {
+    // Both ends say why: the agent of the source learns it from the one that decided.
+    for (node, direction, path) in [
+        (2, "inbound", "hbone"),
+        (1, "outbound", "hbone"),
+        (1, "inbound", "same_node"),
+        (1, "outbound", "same_node"),
+    ] {
         let cut = mesh.agent(node)?.wait_access(SOON, |line| {
-            line["reason"] == "policy_denied" && line["duration_ms"].as_u64() > Some(100)
+            line["direction"] == direction
+                && line["path"] == path
+                && line["src.identity"] == identity("stranger")
+                && line["duration_ms"].as_u64() > Some(100)
         })?;
+        assert_eq!(cut["reason"], "policy_denied", "{cut}");
         assert_eq!(cut["verdict"], "deny", "{cut}");
+        let closed = mesh.agent(node)?.metric(
+            "istio_tcp_connections_closed_total",
+            &[
+                if direction == "inbound" {
+                    "reporter=\"destination\""
+                } else {
+                    "reporter=\"source\""
+                },
+                "response_flags=\"DENY\"",
+            ],
+        )?;
+        assert!(closed >= 1.0, "node {node} {direction}: {closed}");
     }
     Ok(())
 }

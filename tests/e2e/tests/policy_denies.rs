@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use serde_json::Value;
 use tramline_harness::mesh::{INSIDE, Mesh, identity, principal};
 
 #[test]
@@ -46,12 +47,43 @@ fn policy_denies() -> Result<()> {
         } else {
             format!("[{}]", stranger.v6)
         };
-        let denied = mesh.agent(node)?.wait_access(Duration::from_secs(5), |line| {
-            line["reason"] == "policy_denied"
-                && line["src.identity"] == identity("stranger")
-                && line["src.addr"].as_str().is_some_and(|a| a.starts_with(&own))
-        })?;
-        assert_eq!(denied["verdict"], "deny", "{denied}");
+        // A denial is one at both ends, and one id joins the two lines.
+        let denied = |direction: &'static str| {
+            let own = own.clone();
+            move |line: &Value| {
+                line["reason"] == "policy_denied"
+                    && line["direction"] == direction
+                    && line["src.identity"] == identity("stranger")
+                    && line["dst.original"] == to.to_string()
+                    && line["src.addr"].as_str().is_some_and(|a| a.starts_with(&own))
+            }
+        };
+        let limit = Duration::from_secs(5);
+        let inbound = mesh.agent(node)?.wait_access(limit, denied("inbound"))?;
+        let outbound = mesh.agent(1)?.wait_access(limit, denied("outbound"))?;
+        for line in [&inbound, &outbound] {
+            assert_eq!(line["verdict"], "deny", "{line}");
+            assert_eq!(line["response_flags"], "DENY", "{line}");
+        }
+        assert!(inbound["trace_id"].is_string(), "{inbound}");
+        assert_eq!(inbound["trace_id"], outbound["trace_id"], "{inbound} {outbound}");
+    }
+    // The stranger's four, of which two cross to node two.
+    let own = "source_principal=\"spiffe://cluster.local/ns/sample/sa/stranger\"";
+    for (node, reporter, expected) in [
+        (1, "source", 4.0),
+        (1, "destination", 2.0),
+        (2, "destination", 2.0),
+    ] {
+        let reporter = format!("reporter=\"{reporter}\"");
+        let labels = [&*reporter, own, "response_flags=\"DENY\""];
+        let failed = mesh
+            .agent(node)?
+            .metric("istio_tcp_connections_failed_total", &labels)?;
+        assert!(
+            (failed - expected).abs() < 0.5,
+            "node {node} {reporter}: {failed}"
+        );
     }
     std::thread::sleep(Duration::from_millis(300));
     for server in &servers {

@@ -159,6 +159,55 @@ impl Agent {
         self.wait_ready()
     }
 
+    /// Starts a successor beside the agent, as an upgrade does, waits until it serves, and returns the old process,
+    /// which still carries its connections.
+    ///
+    /// # Errors
+    /// See [`Agent::start`].
+    pub fn succeed(&mut self, net: &Net, drain: Duration) -> Result<Process> {
+        let old = self.process.take().context("the agent is not running")?;
+        let plain = self.args.len();
+        self.args.push("--takeover".to_owned());
+        self.args.push(format!("--drain-timeout={}s", drain.as_secs()));
+        let begun = self.begin(net);
+        self.args.truncate(plain);
+        begun?;
+        let pid = self.process.as_ref().map(Process::pid);
+        let mut last = "no answer".to_owned();
+        let serving = wait::until("the successor to serve", READY_LIMIT, || {
+            match self.cli("status") {
+                Ok(status) if status["pid"].as_u64() == pid.map(u64::from) && status["ready"] == true => {
+                    return Ok(Some(()));
+                }
+                Ok(status) => last = status.to_string(),
+                Err(error) => last = format!("{error:#}"),
+            }
+            if let Some(process) = &mut self.process
+                && !process.is_running()?
+            {
+                bail!("the successor ended");
+            }
+            Ok(None)
+        });
+        serving.with_context(|| {
+            format!(
+                "successor on {}: {last}\n{}\nthe old one: {}",
+                self.node.name,
+                self.words(),
+                old.words()
+            )
+        })?;
+        Ok(old)
+    }
+
+    /// Puts a process that was succeeded back in the place of its successor, which is returned.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn go_back_to(&mut self, old: Process) -> Result<Process> {
+        self.process.replace(old).context("the agent is not running")
+    }
+
     /// The node it serves.
     #[must_use]
     pub fn node(&self) -> &Node {
@@ -181,6 +230,18 @@ impl Agent {
     #[must_use]
     pub fn args(&self) -> &[String] {
         &self.args
+    }
+
+    /// Moves the access log away, as log rotation does, sends SIGHUP, and returns what was in it.
+    ///
+    /// # Errors
+    /// There is none, or the agent is not running.
+    pub fn rotate_access_log(&self) -> Result<Vec<Value>> {
+        let moved = self.access_log.with_extension("log.1");
+        fs::rename(&self.access_log, &moved)?;
+        let process = self.process.as_ref().context("the agent is not running")?;
+        process.signal(Signal::SIGHUP)?;
+        json_lines(&fs::read_to_string(moved)?)
     }
 
     /// The access log so far; empty before the first line.
@@ -231,6 +292,17 @@ impl Agent {
     /// # Errors
     /// The command fails or prints no JSON.
     pub fn cli(&self, command: &str) -> Result<Value> {
+        match self.ask(command)? {
+            (0, answer) => Ok(answer),
+            (code, answer) => bail!("tramline {command}: exit code {code}: {answer}"),
+        }
+    }
+
+    /// The same where the answer may be a no: its exit code, 0 or 3, with the answer.
+    ///
+    /// # Errors
+    /// The command fails or prints no JSON.
+    pub fn ask(&self, command: &str) -> Result<(i32, Value)> {
         let output = Command::new(programs::agent()?)
             .args(command.split_whitespace())
             .arg("--admin-socket")
@@ -242,10 +314,28 @@ impl Agent {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
         );
-        if !output.status.success() {
-            bail!("tramline {command}: {}: {err}", output.status);
+        match output.status.code() {
+            Some(code @ (0 | 3)) => {
+                let answer = serde_json::from_str(&out)
+                    .with_context(|| format!("tramline {command} printed no JSON: {out} {err}"))?;
+                Ok((code, answer))
+            }
+            _ => bail!("tramline {command}: {}: {err}", output.status),
         }
-        serde_json::from_str(&out).with_context(|| format!("tramline {command} printed no JSON: {out}"))
+    }
+
+    /// Runs `tramline COMMAND --admin-socket ...` and returns what it prints for people.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub fn page(&self, command: &str) -> Result<String> {
+        let output = Command::new(programs::agent()?)
+            .args(command.split_whitespace())
+            .arg("--admin-socket")
+            .arg(&self.admin)
+            .stdin(Stdio::null())
+            .output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// How many descriptors it has open.

@@ -14,6 +14,7 @@ mod out;
 mod probe;
 mod server;
 mod storm;
+mod stream;
 mod uring;
 
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ enum Command {
     Hold(hold::Hold),
     /// A connection every few milliseconds until told to stop.
     Probe(probe::Probe),
+    /// Connections over which bytes go back and forth without pause until told to stop.
+    Stream(stream::Stream),
     /// A TCP SYN with any source address, by a raw socket.
     Forge(forge::Forge),
 }
@@ -72,6 +75,7 @@ fn run(command: Command) -> Result<()> {
         Command::Storm(command) => in_runtime(command.run()),
         Command::Hold(command) => in_runtime(command.run()),
         Command::Probe(command) => in_runtime(command.run()),
+        Command::Stream(command) => in_runtime(command.run()),
     }
 }
 

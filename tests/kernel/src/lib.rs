@@ -82,6 +82,7 @@ impl Pod {
             cgroup: self.cgroup.clone(),
             kubelet_cgroup: None,
             proc: "/proc".into(),
+            succeeds: false,
         }
     }
 

@@ -14,6 +14,21 @@ use crate::test::Stage;
 use crate::test::counts::Counts;
 use crate::workspace::Workspace;
 
+/// Where the kernel tests pin, as an agent does by default. systemd mounts it; a machine without systemd has none.
+fn mount_bpffs() -> Result<()> {
+    const BPFFS: &str = "/sys/fs/bpf";
+    let mounts = std::fs::read_to_string("/proc/mounts")?;
+    let is_there = mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(1);
+        (fields.next(), fields.next()) == (Some(BPFFS), Some("bpf"))
+    });
+    if is_there || !process::is_root() {
+        return Ok(());
+    }
+    report::note("no bpf filesystem is mounted: mounting one at /sys/fs/bpf, as systemd does");
+    process::run(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]))
+}
+
 /// The directories of the packages whose tests need root, by stage.
 const ROOT_TESTS: [(Stage, &str); 2] = [(Stage::Kernel, "tests/kernel"), (Stage::E2e, "tests/e2e")];
 
@@ -118,6 +133,9 @@ impl<'a> Runner<'a> {
                 .cargo()
                 .args(["build", "--workspace", "--bins", "--locked"]),
         )?;
+        if stage == Stage::Kernel {
+            mount_bpffs()?;
+        }
         if self.nextest {
             return tests(
                 self.nextest()

@@ -2,10 +2,9 @@
 //! for the kernel (the peer's address not known yet).
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use super::PolicyRule;
-use super::policy::{AuthorizationPolicy, Condition, ConditionMatch, MatchList, Operation, Rule, Source};
+use super::field::Field;
+use super::policy::{Action, Rule};
 use crate::identity::SpiffeId;
 
 /// Kleene's three values, ordered so that AND is the minimum and OR the maximum.
@@ -17,7 +16,7 @@ pub(crate) enum Truth {
 }
 
 impl Truth {
-    fn not(self) -> Self {
+    pub(super) fn not(self) -> Self {
         match self {
             Self::No => Self::Yes,
             Self::Maybe => Self::Maybe,
@@ -45,109 +44,54 @@ pub(crate) struct Facts<'a> {
     pub(crate) port: u16,
 }
 
-/// The first rule of the policies whose truth is accepted.
-pub(crate) fn first_match(
-    policies: &[Arc<AuthorizationPolicy>],
-    facts: &Facts<'_>,
-    accept: impl Fn(Truth) -> bool,
-) -> Option<PolicyRule> {
-    policies.iter().find_map(|policy| {
-        let rule = policy
-            .rules
-            .iter()
-            .position(|rule| accept(rule_matches(rule, facts)))?;
-        Some(PolicyRule {
-            policy: policy.name.clone(),
-            rule,
-        })
-    })
-}
-
-fn rule_matches(rule: &Rule, facts: &Facts<'_>) -> Truth {
+/// Any of `from` AND any of `to` AND all of `when`.
+///
+/// Nobody looks at HTTP. A rule that lets in needs all it asks for, so one that asks for HTTP never matches. A rule
+/// that keeps out must not let pass what it was written against, so what it asks of HTTP counts as fulfilled: an
+/// entry of nothing else matches everything.
+pub(super) fn rule_matches(action: Action, rule: &Rule, facts: &Facts<'_>) -> Truth {
+    if action == Action::Allow && rule.needs_http() {
+        return Truth::No;
+    }
     // Cheapest first: a port that does not fit spares the identity's string comparisons.
-    let to = any_or_absent(&rule.to, |operation| operation_matches(operation, facts));
+    let to = any_or_absent(&rule.to, |operation| all(operation.fields(), facts));
     if to == Truth::No {
         return to;
     }
-    let from = any_or_absent(&rule.from, |source| source_matches(source, facts));
-    let when = rule
-        .when
-        .iter()
-        .map(|condition| condition_matches(condition, facts))
-        .min();
-    to.min(from).min(when.unwrap_or(Truth::Yes))
+    let from = any_or_absent(&rule.from, |source| all(source.fields(), facts));
+    if from == Truth::No {
+        return from;
+    }
+    let conditions = rule.when.iter().filter_map(|condition| condition.field());
+    to.min(from).min(all(conditions, facts))
+}
+
+/// Whether a peer that proved no identity can match, whatever its address and port: no clause asks for a name.
+pub(super) fn may_match_without_identity(rule: &Rule) -> bool {
+    let nameless = |(_, field): (&'static str, Field<'_>)| !field.needs_identity();
+    (rule.from.is_empty()
+        || rule
+            .from
+            .iter()
+            .any(|source| source.fields().into_iter().all(nameless)))
+        && rule
+            .when
+            .iter()
+            .filter_map(|condition| condition.field())
+            .all(nameless)
 }
 
 fn any_or_absent<T>(entries: &[T], matches: impl Fn(&T) -> Truth) -> Truth {
     entries.iter().map(matches).max().unwrap_or(Truth::Yes)
 }
 
-fn source_matches(source: &Source, facts: &Facts<'_>) -> Truth {
-    let identity = facts.source;
-    [
-        list(&source.principals, |m| {
-            identity.is_some_and(|id| m.matches(id.principal())).into()
-        }),
-        list(&source.namespaces, |m| {
-            identity.is_some_and(|id| m.matches(id.namespace())).into()
-        }),
-        list(&source.service_accounts, |m| {
-            identity.is_some_and(|id| m.matches(id)).into()
-        }),
-        list(&source.ip_blocks, |m| {
-            source_address(facts, |address| m.matches(address))
-        }),
-    ]
-    .into_iter()
-    .min()
-    .unwrap_or(Truth::Yes)
-}
-
-fn operation_matches(operation: &Operation, facts: &Facts<'_>) -> Truth {
-    list(&operation.ports, |port| (*port == facts.port).into())
-}
-
-fn condition_matches(condition: &Condition, facts: &Facts<'_>) -> Truth {
-    let identity = facts.source;
-    match &condition.matches {
-        ConditionMatch::SourceIp(values) => list(values, |m| source_address(facts, |a| m.matches(a))),
-        ConditionMatch::SourceNamespace(values) => list(values, |m| {
-            identity.is_some_and(|id| m.matches(id.namespace())).into()
-        }),
-        ConditionMatch::SourcePrincipal(values) => list(values, |m| {
-            identity.is_some_and(|id| m.matches(id.principal())).into()
-        }),
-        ConditionMatch::SourceServiceAccount(values) => {
-            list(values, |m| identity.is_some_and(|id| m.matches(id)).into())
+fn all<'a>(fields: impl IntoIterator<Item = (&'static str, Field<'a>)>, facts: &Facts<'_>) -> Truth {
+    let mut all = Truth::Yes;
+    for (_, field) in fields {
+        all = all.min(field.truth(facts));
+        if all == Truth::No {
+            break;
         }
-        ConditionMatch::DestinationIp(values) => {
-            list(values, |m| destination_address(facts, |a| m.matches(a)))
-        }
-        ConditionMatch::DestinationPort(values) => list(values, |port| (*port == facts.port).into()),
     }
-}
-
-/// Any of `any` (when given) AND NOT any of `none`.
-fn list<T>(list: &MatchList<T>, matches: impl Fn(&T) -> Truth) -> Truth {
-    let any = any_or_absent(&list.any, &matches);
-    let none = list.none.iter().map(&matches).max().unwrap_or(Truth::No);
-    any.min(none.not())
-}
-
-fn source_address(facts: &Facts<'_>, matches: impl Fn(IpAddr) -> bool) -> Truth {
-    facts
-        .source_address
-        .map_or(Truth::Maybe, |address| matches(address).into())
-}
-
-fn destination_address(facts: &Facts<'_>, matches: impl Fn(IpAddr) -> bool) -> Truth {
-    let (mut yes, mut no) = (false, false);
-    for address in facts.destination_addresses {
-        if matches(*address) { yes = true } else { no = true }
-    }
-    match (yes, no) {
-        (true, false) => Truth::Yes,
-        (false, true) => Truth::No,
-        _ => Truth::Maybe,
-    }
+    all
 }

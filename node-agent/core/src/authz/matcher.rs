@@ -1,12 +1,13 @@
 //! The ways in which a policy compares.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::identity::{SpiffeId, is_label, is_subdomain};
+use crate::identity::{SpiffeId, TrustDomain, is_label, is_subdomain};
 
 /// Why a pattern of a policy is refused. Each of these would never match: an ALLOW would be shut without a word and,
 /// worse, a DENY open.
@@ -27,6 +28,9 @@ pub enum PatternError {
     /// An exact namespace that cannot exist.
     #[error("`{0}` is not a namespace name (a-z, 0-9, `-`, at most 63 characters)")]
     NotANamespace(String),
+    /// An exact trust domain that cannot exist.
+    #[error("`{0}` is not a trust domain (a-z, 0-9, `.`, `-`, `_`, at most 255 characters)")]
+    NotATrustDomain(String),
     /// Neither `NAMESPACE/NAME` nor `NAME`.
     #[error(
         "`{0}`: a service account reads NAMESPACE/NAME, or NAME for the policy's own namespace; no wildcards"
@@ -104,6 +108,20 @@ impl StringMatch {
         }
     }
 
+    /// Reads a pattern for trust domains.
+    ///
+    /// # Errors
+    /// Patterns that no trust domain can match.
+    pub fn trust_domain(text: &str) -> Result<Self, PatternError> {
+        let pattern = Self::parse(text)?;
+        match &pattern {
+            Self::Exact(exact) if TrustDomain::new(exact).is_err() => {
+                Err(PatternError::NotATrustDomain(text.into()))
+            }
+            _ => Ok(pattern),
+        }
+    }
+
     /// Whether a value matches.
     pub fn matches(&self, value: &str) -> bool {
         match self {
@@ -118,6 +136,9 @@ impl StringMatch {
     #[must_use]
     pub(crate) fn with_local_trust_domain(self, trust_domain: &str) -> Self {
         let replaced = |text: &Arc<str>| -> Arc<str> {
+            if &**text == "cluster.local" {
+                return trust_domain.into();
+            }
             match text.strip_prefix("cluster.local/") {
                 Some(rest) => format!("{trust_domain}/{rest}").into(),
                 None => text.clone(),
@@ -127,6 +148,17 @@ impl StringMatch {
             Self::Exact(exact) => Self::Exact(replaced(&exact)),
             Self::Prefix(prefix) => Self::Prefix(replaced(&prefix)),
             other => other,
+        }
+    }
+}
+
+impl fmt::Display for StringMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(exact) => f.write_str(exact),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+            Self::Suffix(suffix) => write!(f, "*{suffix}"),
+            Self::Present => f.write_str("*"),
         }
     }
 }
@@ -154,9 +186,20 @@ impl ServiceAccountMatch {
         })
     }
 
+    /// `NAMESPACE/sa/NAME`, as [`SpiffeId::account`] has it.
+    pub(super) fn in_principal(&self) -> String {
+        format!("{}/sa/{}", self.namespace, self.name)
+    }
+
     /// Whether an identity is that service account.
     pub fn matches(&self, identity: &SpiffeId) -> bool {
         identity.namespace() == &*self.namespace && identity.service_account() == &*self.name
+    }
+}
+
+impl fmt::Display for ServiceAccountMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
@@ -182,9 +225,23 @@ impl IpMatch {
         Ok(Self(net))
     }
 
+    pub(super) fn net(&self) -> IpNet {
+        self.0
+    }
+
     /// Whether an address (not IPv4-mapped) lies within.
     pub fn matches(&self, address: IpAddr) -> bool {
         self.0.contains(&address)
+    }
+}
+
+impl fmt::Display for IpMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.prefix_len() == self.0.max_prefix_len() {
+            write!(f, "{}", self.0.addr())
+        } else {
+            write!(f, "{}", self.0)
+        }
     }
 }
 

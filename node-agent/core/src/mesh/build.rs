@@ -5,10 +5,12 @@ use std::collections::hash_map::Entry as Slot;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::policies::{Scopes, check_peer_authentication};
+use super::policies::{Scopes, Shared, check_peer_authentication, closed_by_targets, prepare};
 use super::services::Backends;
-use super::{Entry, Mesh, MeshSettings, workloads};
-use crate::authz::{AuthorizationPolicy, ConditionMatch, MatchList, StringMatch};
+use super::sharded::Sharded;
+use super::sources::Sources;
+use super::{Mesh, MeshSettings, places, workloads};
+use crate::authz::{AuthorizationPolicy, ConditionMatch, MatchList, PolicyName, StringMatch};
 use crate::identity::{is_label, is_subdomain};
 use crate::object::{Kind, Meta, ObjectError, ObjectRef, Objects, Pod, ServiceObject};
 use crate::service::Service;
@@ -16,60 +18,64 @@ use crate::workload::{Workload, WorkloadUid};
 
 type Errors = Vec<ObjectError>;
 
-pub(super) fn build(objects: Objects, settings: &MeshSettings) -> Result<Mesh, Errors> {
+pub(super) fn build(mut objects: Objects, settings: &MeshSettings) -> Result<Mesh, Errors> {
     let mut errors = Errors::new();
     check_names(&objects, &mut errors);
     check_ports(&objects.services, &mut errors);
 
     let workloads = build_workloads(&objects, settings, &mut errors);
     let by_address = index_addresses(&workloads, &mut errors);
-    let services = build_services(&objects, &workloads, &by_address);
+    let zones = places::zones(&objects);
+    let services = build_services(&objects, &workloads, &by_address, &zones);
     let by_vip = index_vips(&services, &by_address, &objects, &mut errors);
 
     for policy in &objects.peer_authentications {
         check_peer_authentication(policy, settings, &mut errors);
     }
-    let mut policies: Vec<_> = objects
-        .authorization_policies
+    let mut policies: Vec<_> = std::mem::take(&mut objects.authorization_policies)
         .into_iter()
         .map(|policy| Arc::new(with_local_trust_domain(policy, settings)))
         .collect();
     policies.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut peer_authentications: Vec<_> = objects.peer_authentications.into_iter().map(Arc::new).collect();
-    peer_authentications.sort_by(|a, b| a.meta.object.cmp(&b.meta.object));
+    let mut peer_authentications: Vec<_> = std::mem::take(&mut objects.peer_authentications)
+        .into_iter()
+        .map(Arc::new)
+        .collect();
+    peer_authentications.sort_by_cached_key(|policy| PolicyName::of(&policy.meta));
 
     if !errors.is_empty() {
         errors.sort();
         errors.dedup();
         return Err(errors);
     }
-    let by_address = by_address
-        .into_iter()
-        .map(|(address, (_, workload))| (address, workload))
-        .collect();
+    let by_address = workloads_by_address(&by_address);
     let scopes = Scopes::new(&policies, &peer_authentications, settings);
-    let entries = workloads
-        .into_iter()
-        .map(|(_, workload)| {
-            let policies = scopes.of(&workload);
-            (workload.uid.clone(), Entry { workload, policies })
-        })
-        .collect();
+    let list: Vec<_> = workloads.into_iter().map(|(_, workload)| workload).collect();
+    let local = list.iter().filter(|workload| workload.node == settings.node_name);
+    let prepared = prepare(&scopes, local, Shared::default());
+    let sources = Sources::new(objects, &list);
+    let closed = closed_by_targets(&policies, &services);
     Ok(Mesh {
         generation: 0,
         settings: settings.clone(),
-        entries,
+        workloads: list.iter().map(|w| (w.uid.clone(), w.clone())).collect(),
         by_address,
-        services,
-        by_vip,
+        services: Arc::new(services),
+        by_vip: by_vip.into_iter().collect(),
+        zones: Arc::new(zones),
         policies,
         peer_authentications,
+        scopes,
+        prepared,
+        closed,
+        sources,
     })
 }
 
 fn metas(objects: &Objects) -> impl Iterator<Item = &Meta> {
     let Objects {
         namespaces,
+        nodes,
         pods,
         services,
         endpoint_slices,
@@ -80,6 +86,7 @@ fn metas(objects: &Objects) -> impl Iterator<Item = &Meta> {
     namespaces
         .iter()
         .map(|o| &o.meta)
+        .chain(nodes.iter().map(|o| &o.meta))
         .chain(pods.iter().map(|o| &o.meta))
         .chain(services.iter().map(|o| &o.meta))
         .chain(endpoint_slices.iter().map(|o| &o.meta))
@@ -91,23 +98,7 @@ fn metas(objects: &Objects) -> impl Iterator<Item = &Meta> {
 fn check_names(objects: &Objects, errors: &mut Errors) {
     let mut seen: HashMap<(Kind, &str, &str), &ObjectRef> = HashMap::new();
     for object in metas(objects).map(|meta| &meta.object) {
-        let label = |text: &str| is_label(text);
-        if object.kind != Kind::Namespace && !label(&object.namespace) {
-            let problem = format!("`{}` is not a namespace name", object.namespace);
-            errors.push(ObjectError::new(object, "metadata.namespace", problem));
-        }
-        let fits = if object.kind == Kind::Namespace {
-            label(&object.name)
-        } else {
-            is_subdomain(&object.name)
-        };
-        if !fits {
-            errors.push(ObjectError::new(
-                object,
-                "metadata.name",
-                format!("`{}` is not a name", object.name),
-            ));
-        }
+        check_name(object, errors);
         match seen.entry((object.kind, &object.namespace, &object.name)) {
             Slot::Occupied(first) => {
                 let problem = format!("defined twice; the other one is {}", first.get());
@@ -120,8 +111,28 @@ fn check_names(objects: &Objects, errors: &mut Errors) {
     }
 }
 
+pub(super) fn check_name(object: &ObjectRef, errors: &mut Errors) {
+    let label = |text: &str| is_label(text);
+    if !matches!(object.kind, Kind::Namespace | Kind::Node) && !label(&object.namespace) {
+        let problem = format!("`{}` is not a namespace name", object.namespace);
+        errors.push(ObjectError::new(object, "metadata.namespace", problem));
+    }
+    let fits = if object.kind == Kind::Namespace {
+        label(&object.name)
+    } else {
+        is_subdomain(&object.name)
+    };
+    if !fits {
+        errors.push(ObjectError::new(
+            object,
+            "metadata.name",
+            format!("`{}` is not a name", object.name),
+        ));
+    }
+}
+
 /// Two ports of one number would be two answers; slices find a port by its name.
-fn check_ports(services: &[ServiceObject], errors: &mut Errors) {
+pub(super) fn check_ports(services: &[ServiceObject], errors: &mut Errors) {
     for service in services {
         for (index, port) in service.ports.iter().enumerate() {
             let earlier = service.ports.get(..index).unwrap_or_default();
@@ -210,8 +221,15 @@ fn index_addresses<'a>(
     index
 }
 
+fn workloads_by_address(index: &HashMap<IpAddr, Located<'_>>) -> Sharded<IpAddr, Arc<Workload>> {
+    index
+        .iter()
+        .map(|(address, (_, workload))| (*address, workload.clone()))
+        .collect()
+}
+
 /// Capture never touches these, and a policy by address would lie about them.
-fn unusable(address: IpAddr) -> Option<&'static str> {
+pub(super) fn unusable(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         Some("is the unspecified address")
     } else if address.is_loopback() {
@@ -227,14 +245,13 @@ fn build_services(
     objects: &Objects,
     workloads: &[(ObjectRef, Arc<Workload>)],
     by_address: &HashMap<IpAddr, Located<'_>>,
+    zones: &HashMap<Arc<str>, Arc<str>>,
 ) -> Vec<Arc<Service>> {
-    let by_address = by_address
-        .iter()
-        .map(|(address, (_, w))| (*address, w.clone()))
-        .collect();
+    let by_address = workloads_by_address(by_address);
     let mut backends = Backends {
         by_namespace: HashMap::new(),
         by_address: &by_address,
+        zones,
         slices: HashMap::new(),
     };
     for (_, workload) in workloads {
@@ -296,7 +313,10 @@ fn index_vips(
     index
 }
 
-fn with_local_trust_domain(mut policy: AuthorizationPolicy, settings: &MeshSettings) -> AuthorizationPolicy {
+pub(super) fn with_local_trust_domain(
+    mut policy: AuthorizationPolicy,
+    settings: &MeshSettings,
+) -> AuthorizationPolicy {
     let trust_domain = settings.trust_domain.as_str();
     let replace = |list: &mut MatchList<StringMatch>| {
         for pattern in list.any.iter_mut().chain(&mut list.none) {
@@ -306,9 +326,12 @@ fn with_local_trust_domain(mut policy: AuthorizationPolicy, settings: &MeshSetti
     for rule in &mut policy.rules {
         for source in &mut rule.from {
             replace(&mut source.principals);
+            replace(&mut source.trust_domains);
         }
         for condition in &mut rule.when {
-            if let ConditionMatch::SourcePrincipal(list) = &mut condition.matches {
+            if let ConditionMatch::SourcePrincipal(list) | ConditionMatch::SourceTrustDomain(list) =
+                &mut condition.matches
+            {
                 replace(list);
             }
         }

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::sharded::Sharded;
 use crate::labels::Selector;
 use crate::object::{EndpointSlice, ServiceObject, TargetPort};
-use crate::service::{Endpoint, Service, ServicePort};
+use crate::service::{Endpoint, Hints, Readiness, Service, ServicePort};
 use crate::workload::Workload;
 
 /// Cluster domain of Service host names; nothing resolves by it, it names Services in telemetry.
@@ -15,7 +16,8 @@ const CLUSTER_DOMAIN: &str = "svc.cluster.local";
 /// What endpoints are made from.
 pub(super) struct Backends<'a> {
     pub(super) by_namespace: HashMap<Arc<str>, Vec<Arc<Workload>>>,
-    pub(super) by_address: &'a HashMap<IpAddr, Arc<Workload>>,
+    pub(super) by_address: &'a Sharded<IpAddr, Arc<Workload>>,
+    pub(super) zones: &'a HashMap<Arc<str>, Arc<str>>,
     pub(super) slices: HashMap<(Arc<str>, Arc<str>), Vec<&'a EndpointSlice>>,
 }
 
@@ -42,6 +44,8 @@ impl Backends<'_> {
                 })
                 .collect(),
             node_local: object.node_local,
+            session_affinity: object.session_affinity,
+            distribution: object.distribution,
             endpoints,
         }
     }
@@ -66,20 +70,25 @@ impl Backends<'_> {
             {
                 let address = address.to_canonical();
                 let workload = self.by_address.get(&address);
+                let node = endpoint
+                    .node
+                    .clone()
+                    .or_else(|| workload.map(|workload| workload.node.clone()));
                 let made = Endpoint {
                     address,
                     workload: workload.map(|workload| workload.uid.clone()),
-                    node: endpoint
-                        .node
-                        .clone()
-                        .or_else(|| workload.map(|workload| workload.node.clone())),
-                    ready: endpoint.ready || object.publish_not_ready,
+                    zone: endpoint.zone.clone().or_else(|| self.zone(node.as_ref())),
+                    node,
+                    hints: endpoint.hints.clone(),
+                    readiness: published(endpoint.readiness, object),
                     ports: ports.clone(),
                 };
                 // While slices are rearranged an endpoint may stand in two of them; ready in one is ready.
                 match index.get(&address).and_then(|at| endpoints.get_mut(*at)) {
                     Some(known) => {
-                        known.ready |= made.ready;
+                        known.readiness = known.readiness.max(made.readiness);
+                        known.hints.zones.extend(made.hints.zones);
+                        known.hints.nodes.extend(made.hints.nodes);
                         let new = made
                             .ports
                             .into_iter()
@@ -124,10 +133,32 @@ impl Backends<'_> {
                 // A pod in the node's network namespace shares its address with others: no workload to speak of.
                 workload: (!workload.host_network).then(|| workload.uid.clone()),
                 node: Some(workload.node.clone()),
-                ready: workload.ready || object.publish_not_ready,
+                zone: self.zone(Some(&workload.node)),
+                hints: Hints::default(),
+                // As the control plane writes a pod into a slice.
+                readiness: published(
+                    Readiness::of_conditions(
+                        Some(workload.ready),
+                        Some(workload.serving),
+                        Some(workload.terminating),
+                    ),
+                    object,
+                ),
                 ports: ports.clone(),
             }));
         }
         endpoints
+    }
+
+    fn zone(&self, node: Option<&Arc<str>>) -> Option<Arc<str>> {
+        self.zones.get(node?).cloned()
+    }
+}
+
+fn published(readiness: Readiness, object: &ServiceObject) -> Readiness {
+    if object.publish_not_ready {
+        Readiness::Ready
+    } else {
+        readiness
     }
 }

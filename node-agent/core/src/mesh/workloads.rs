@@ -13,10 +13,11 @@ use crate::object::{ObjectError, Pod};
 use crate::workload::{CaptureExclusions, Protocol, Workload, WorkloadType};
 
 /// Label on a namespace or pod that enrols it.
-const MODE_LABEL: &str = "istio.io/dataplane-mode";
+pub(crate) const MODE_LABEL: &str = "istio.io/dataplane-mode";
 /// The value of [`MODE_LABEL`] that is ours; `none` on a pod opts out, other values belong to other meshes.
-const MODE_TRAMLINE: &str = "tramline";
-const MODE_NONE: &str = "none";
+pub(crate) const MODE_TRAMLINE: &str = "tramline";
+/// Opts a pod out.
+pub(crate) const MODE_NONE: &str = "none";
 
 const NETNS: &str = "tramline.dev/netns";
 const EXCLUDE_OUTBOUND_PORTS: &str = "tramline.dev/exclude-outbound-ports";
@@ -84,6 +85,7 @@ pub(super) fn workload(
         },
         ready: pod.ready && !pod.deleting,
         terminating: pod.deleting,
+        serving: pod.ready,
         host_network: pod.host_network,
         canonical_name: first_label(
             labels,

@@ -2,14 +2,14 @@
 
 use tramline_core::authz::{
     Action, AllowedBy, AuthorizationPolicy, Condition, ConditionMatch, Connection, Decision, DeniedBy,
-    IpMatch, MatchList, Operation, Rule, ServiceAccountMatch, Source, StringMatch, decide,
+    IpMatch, MatchList, Rule, ServiceAccountMatch, Source, StringMatch, decide,
 };
 use tramline_core::identity::SpiffeId;
 use tramline_core::mesh::Mesh;
 use tramline_core::object::Objects;
 use tramline_core::reason::Reason;
 
-use crate::make::{build, id, ip, pod, policy, workload};
+use crate::make::{any, build, id, ip, none, pod, policy, ports, workload};
 
 fn mesh(policies: Vec<AuthorizationPolicy>) -> Mesh {
     build(Objects {
@@ -37,20 +37,6 @@ fn allows(policies: Vec<AuthorizationPolicy>, source: Option<&SpiffeId>) -> bool
     ask(&mesh(policies), "demo/web", source, "10.9.0.1", "10.0.0.1:8080").is_allow()
 }
 
-fn any<T>(values: Vec<T>) -> MatchList<T> {
-    MatchList {
-        any: values,
-        none: Vec::new(),
-    }
-}
-
-fn none<T>(values: Vec<T>) -> MatchList<T> {
-    MatchList {
-        any: Vec::new(),
-        none: values,
-    }
-}
-
 fn principals(list: MatchList<StringMatch>) -> Rule {
     Rule {
         from: vec![Source {
@@ -67,13 +53,6 @@ fn principal(text: &str) -> StringMatch {
 
 fn from_principal(text: &str) -> Rule {
     principals(any(vec![principal(text)]))
-}
-
-fn ports(list: MatchList<u16>) -> Rule {
-    Rule {
-        to: vec![Operation { ports: list }],
-        ..Rule::default()
-    }
 }
 
 #[test]

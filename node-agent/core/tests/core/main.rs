@@ -2,9 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod admit;
+mod balance;
+mod change;
 mod decide;
+mod explain;
+mod explain_connection;
 mod make;
 mod mesh;
 mod mtls;
 mod oracle;
+mod overview;
 mod route;
+mod unenforced;

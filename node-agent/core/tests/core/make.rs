@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tramline_core::authz::{Action, AuthorizationPolicy, Rule};
+use tramline_core::authz::{Action, AuthorizationPolicy, MatchList, Operation, Rule};
 use tramline_core::identity::{SpiffeId, TrustDomain};
 use tramline_core::labels::{Labels, Selector};
 use tramline_core::mesh::{Mesh, MeshSettings};
@@ -11,6 +11,7 @@ use tramline_core::object::{
     Kind, Meta, Namespace, Objects, Pod, ServiceObject, ServiceObjectPort, TargetPort,
 };
 use tramline_core::peer_authentication::{Mode, PeerAuthentication};
+use tramline_core::service::Distribution;
 use tramline_core::workload::{ContainerPort, Workload, WorkloadUid};
 
 pub(crate) const TRUST_DOMAIN: &str = "td.example";
@@ -76,6 +77,33 @@ pub(crate) fn service(namespace: &str, name: &str, vips: &[&str], app: &str) -> 
         selector: labels(&[("app", app)]),
         publish_not_ready: false,
         node_local: false,
+        session_affinity: None,
+        distribution: Distribution::Anywhere,
+    }
+}
+
+pub(crate) fn any<T>(values: Vec<T>) -> MatchList<T> {
+    MatchList {
+        any: values,
+        none: Vec::new(),
+    }
+}
+
+pub(crate) fn none<T>(values: Vec<T>) -> MatchList<T> {
+    MatchList {
+        any: Vec::new(),
+        none: values,
+    }
+}
+
+/// A rule for nothing but ports.
+pub(crate) fn ports(list: MatchList<u16>) -> Rule {
+    Rule {
+        to: vec![Operation {
+            ports: list,
+            ..Operation::default()
+        }],
+        ..Rule::default()
     }
 }
 

@@ -239,3 +239,30 @@ fn an_empty_mesh_knows_nobody() {
         (7, 0, 0)
     );
 }
+
+#[test]
+fn services_are_found_by_host_name() {
+    let services = [("a", "z"), ("b", "a"), ("b", "b"), ("b-c", "a"), ("c", "a")];
+    let mesh = build(Objects {
+        namespaces: ["a", "b", "b-c", "c"].map(|name| namespace(name, &[])).into(),
+        services: services
+            .map(|(namespace, name)| service(namespace, name, &[], name))
+            .into(),
+        ..Objects::default()
+    });
+    for (namespace, name) in services {
+        let host = format!("{name}.{namespace}.svc.cluster.local");
+        let found = mesh.service_by_hostname(&host).unwrap();
+        assert_eq!((&*found.namespace, &*found.name), (namespace, name));
+    }
+    for unknown in [
+        "",
+        "a",
+        "a.b",
+        "a.b.svc.cluster",
+        "b.c.svc.cluster.local",
+        "a.b.svc.cluster.local.",
+    ] {
+        assert!(mesh.service_by_hostname(unknown).is_none(), "{unknown}");
+    }
+}

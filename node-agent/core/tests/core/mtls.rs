@@ -171,6 +171,7 @@ fn the_table_answers_only_what_no_peer_can_change() {
                 any: ports.to_vec(),
                 none: vec![],
             },
+            ..Operation::default()
         }]
     };
     let from_ip = Source {
@@ -224,6 +225,7 @@ fn the_table_answers_only_what_no_peer_can_change() {
     assert_eq!(table.default, Drop);
     assert_eq!(
         table.ports.into_iter().collect::<Vec<_>>(),
-        [(80, Pass), (81, Ask), (82, Drop), (83, Ask)]
+        [(80, Pass), (81, Ask), (83, Ask)],
+        "82 is for peers with a name only: no row of its own"
     );
 }

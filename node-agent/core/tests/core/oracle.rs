@@ -8,13 +8,14 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use tramline_core::authz::{
     Action, Condition, ConditionMatch, Connection, IpMatch, MatchList, Operation, Rule, ServiceAccountMatch,
-    Source, StringMatch, decide,
+    Source, StringMatch, decide, dry_run, explain,
 };
 use tramline_core::mesh::Mesh;
 use tramline_core::object::Objects;
 use tramline_core::peer_authentication::Mode;
 use tramline_core::plaintext::{PlaintextVerdict, table, verdict};
 
+use crate::explain::assert_consistent;
 use crate::make::{TRUST_DOMAIN, build, id, ip, peer_authentication, pod, policy, workload};
 
 const NAMESPACES: &[&str] = &["demo", "demo-2", "istio-system"];
@@ -46,15 +47,17 @@ const BLOCKS: &[&str] = &[
     "fd00:9::/64",
     "10.8.0.0/24",
 ];
+const DOMAINS: &[&str] = &["td.example", "cluster.local", "td*", "*.example", "*", "other"];
 const DESTINATIONS: &[&str] = &["10.0.0.0/24", "fd00::/16", "10.0.0.1"];
 
 type Texts = (Vec<&'static str>, Vec<&'static str>);
 
-/// One rule as text; `source` holds principals, namespaces, service accounts and address blocks, each with its twin.
+/// One rule as text; `source` holds principals, namespaces, service accounts, address blocks and trust domains, each
+/// with its twin, and whether it asks for HTTP.
 #[derive(Debug, Clone)]
 struct TextRule {
-    from: Vec<[Texts; 4]>,
-    to: Vec<(Vec<u16>, Vec<u16>)>,
+    from: Vec<([Texts; 5], bool)>,
+    to: Vec<(Vec<u16>, Vec<u16>, bool)>,
     when: Vec<(&'static str, Texts)>,
 }
 
@@ -62,7 +65,8 @@ struct TextRule {
 struct TextPolicy {
     namespace: &'static str,
     selector: Option<&'static str>,
-    deny: bool,
+    action: Action,
+    dry_run: bool,
     rules: Vec<TextRule>,
 }
 
@@ -85,8 +89,12 @@ fn rule() -> impl Strategy<Value = TextRule> {
         texts(NAMESPACE_PATTERNS),
         texts(ACCOUNTS),
         texts(BLOCKS),
+        texts(DOMAINS),
     )
-        .prop_map(|(principals, namespaces, accounts, blocks)| [principals, namespaces, accounts, blocks]);
+        .prop_map(|(principals, namespaces, accounts, blocks, domains)| {
+            [principals, namespaces, accounts, blocks, domains]
+        });
+    let http = || prop::bool::weighted(0.1);
     let some_ports = || prop_oneof![2 => Just(vec![]), 1 => subsequence(PORTS, 1..=2)];
     let when = prop_oneof![
         (Just("source.ip"), texts(BLOCKS)),
@@ -95,9 +103,11 @@ fn rule() -> impl Strategy<Value = TextRule> {
         (Just("source.serviceAccount"), texts(ACCOUNTS)),
         (Just("destination.ip"), texts(DESTINATIONS)),
         (Just("destination.port"), texts(&["80", "9090"])),
+        (Just("source.trustDomain"), texts(DOMAINS)),
+        Just(("request.headers[x]", (vec!["y"], vec![]))),
     ];
-    let from = prop_oneof![1 => Just(vec![]), 2 => prop::collection::vec(source, 1..3)];
-    let to = prop_oneof![1 => Just(vec![]), 1 => prop::collection::vec((some_ports(), some_ports()), 1..3)];
+    let from = prop_oneof![1 => Just(vec![]), 2 => prop::collection::vec((source, http()), 1..3)];
+    let to = prop_oneof![1 => Just(vec![]), 1 => prop::collection::vec((some_ports(), some_ports(), http()), 1..3)];
     let when = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(when, 1..3)];
     (from, to, when).prop_map(|(from, to, when)| TextRule { from, to, when })
 }
@@ -106,17 +116,27 @@ fn selector() -> impl Strategy<Value = Option<&'static str>> {
     select(vec![None, None, Some("web"), Some("db")])
 }
 
-fn policies() -> impl Strategy<Value = Vec<TextPolicy>> {
+fn policies(rules: std::ops::Range<usize>) -> impl Strategy<Value = Vec<TextPolicy>> {
     let one = (
         select(NAMESPACES),
         selector(),
-        any::<bool>(),
-        prop::collection::vec(rule(), 0..3),
+        select(vec![
+            Action::Allow,
+            Action::Allow,
+            Action::Allow,
+            Action::Deny,
+            Action::Deny,
+            Action::Custom,
+            Action::Audit,
+        ]),
+        prop::bool::weighted(0.2),
+        prop::collection::vec(rule(), rules),
     )
-        .prop_map(|(namespace, selector, deny, rules)| TextPolicy {
+        .prop_map(|(namespace, selector, action, dry_run, rules)| TextPolicy {
             namespace,
             selector,
-            deny,
+            action,
+            dry_run,
             rules,
         });
     prop::collection::vec(one, 0..5)
@@ -141,6 +161,11 @@ fn mtls() -> impl Strategy<Value = Vec<TextMtls>> {
 }
 
 fn core(policies: &[TextPolicy], mtls: &[TextMtls]) -> Mesh {
+    build(objects(policies, mtls))
+}
+
+/// The same for the core. Policies are called `p0`, `m0` and so on, by their places.
+fn objects(policies: &[TextPolicy], mtls: &[TextMtls]) -> Objects {
     fn list<T>(texts: &Texts, parse: impl Fn(&str) -> T) -> MatchList<T> {
         let parse = |texts: &[&'static str]| texts.iter().map(|text| parse(text)).collect();
         MatchList {
@@ -153,25 +178,31 @@ fn core(policies: &[TextPolicy], mtls: &[TextMtls]) -> Mesh {
         let in_namespace = |text: &str| StringMatch::namespace(text).unwrap();
         let account = |text: &str| ServiceAccountMatch::parse(text, namespace).unwrap();
         let block = |text: &str| IpMatch::parse(text).unwrap();
+        let domain = |text: &str| StringMatch::trust_domain(text).unwrap();
         Rule {
             from: rule
                 .from
                 .iter()
-                .map(|[principals, namespaces, accounts, blocks]| Source {
-                    principals: list(principals, principal),
-                    namespaces: list(namespaces, in_namespace),
-                    service_accounts: list(accounts, account),
-                    ip_blocks: list(blocks, block),
-                })
+                .map(
+                    |([principals, namespaces, accounts, blocks, domains], http)| Source {
+                        principals: list(principals, principal),
+                        namespaces: list(namespaces, in_namespace),
+                        service_accounts: list(accounts, account),
+                        trust_domains: list(domains, domain),
+                        ip_blocks: list(blocks, block),
+                        http: http.then_some("requestPrincipals").into_iter().collect(),
+                    },
+                )
                 .collect(),
             to: rule
                 .to
                 .iter()
-                .map(|(any, none)| Operation {
+                .map(|(any, none, http)| Operation {
                     ports: MatchList {
                         any: any.clone(),
                         none: none.clone(),
                     },
+                    http: http.then_some("methods").into_iter().collect(),
                 })
                 .collect(),
             when: rule
@@ -182,6 +213,8 @@ fn core(policies: &[TextPolicy], mtls: &[TextMtls]) -> Mesh {
                     "source.namespace" => ConditionMatch::SourceNamespace(list(values, in_namespace)),
                     "source.principal" => ConditionMatch::SourcePrincipal(list(values, principal)),
                     "source.serviceAccount" => ConditionMatch::SourceServiceAccount(list(values, account)),
+                    "source.trustDomain" => ConditionMatch::SourceTrustDomain(list(values, domain)),
+                    "request.headers[x]" => ConditionMatch::Http((*key).into()),
                     "destination.ip" => ConditionMatch::DestinationIp(list(values, block)),
                     _ => ConditionMatch::DestinationPort(list(values, |text| Operation::port(text).unwrap())),
                 })
@@ -190,9 +223,10 @@ fn core(policies: &[TextPolicy], mtls: &[TextMtls]) -> Mesh {
         }
     };
     let authorization_policies = policies.iter().enumerate().map(|(index, p)| {
-        let action = if p.deny { Action::Deny } else { Action::Allow };
         let rules = p.rules.iter().map(|r| rule(r, p.namespace)).collect();
-        policy(p.namespace, &format!("p{index}"), action, p.selector, rules)
+        let mut policy = policy(p.namespace, &format!("p{index}"), p.action, p.selector, rules);
+        policy.dry_run = p.dry_run;
+        policy
     });
     let peer_authentications = mtls.iter().enumerate().map(|(index, p)| {
         peer_authentication(p.namespace, &format!("m{index}"), p.selector, p.mode, &p.ports)
@@ -204,12 +238,50 @@ fn core(policies: &[TextPolicy], mtls: &[TextMtls]) -> Mesh {
             &[&format!("10.0.0.{}", index + 1), &format!("fd00::{}", index + 1)],
         )
     });
-    build(Objects {
+    Objects {
         pods: pods.collect(),
         authorization_policies: authorization_policies.collect(),
         peer_authentications: peer_authentications.collect(),
         ..Objects::default()
+    }
+}
+
+/// Objects of two moments that have the same pods; half of these are on another node.
+pub(crate) fn two_moments() -> impl Strategy<Value = (Objects, Objects)> {
+    let moment = || (policies(0..3), mtls()).prop_map(|(policies, mtls)| objects(&policies, &mtls));
+    (moment(), moment()).prop_map(|(mut first, mut second)| {
+        for pod in first.pods.iter_mut().chain(&mut second.pods) {
+            if &*pod.meta.object.name == "db" {
+                pod.node = "n2".into();
+            }
+        }
+        (first, second)
     })
+}
+
+/// Every connection that the policies of [`two_moments`] tell apart, to every pod.
+pub(crate) fn decisions(mesh: &Mesh) -> Vec<String> {
+    let mut decisions = Vec::new();
+    for (namespace, name) in PODS {
+        let destination = workload(mesh, &format!("{namespace}/{name}"));
+        for peer in peers() {
+            let source = peer.map(|(namespace, account)| id(namespace, account));
+            for (from, port) in FROM
+                .iter()
+                .flat_map(|from| PORTS.iter().map(move |port| (from, *port)))
+            {
+                let connection = Connection {
+                    source: source.as_ref(),
+                    source_address: ip(from),
+                    destination,
+                    destination_address: (destination.addresses[0], port).into(),
+                };
+                decisions.push(format!("{:?}", explain(mesh, &connection)));
+            }
+        }
+        decisions.push(format!("{:?}", table(mesh, destination)));
+    }
+    decisions
 }
 
 /// A connection as text.
@@ -222,40 +294,57 @@ struct Naive {
 }
 
 impl Naive {
-    fn allowed(&self, pod: (&str, &str), policies: &[TextPolicy], mtls: &[TextMtls]) -> bool {
+    /// `trial`: as if dry-run policies were enforced.
+    fn allowed(&self, pod: (&str, &str), policies: &[TextPolicy], mtls: &[TextMtls], trial: bool) -> bool {
         if self.peer.is_none() && is_strict(pod, self.port, mtls) {
             return false;
         }
         let applies = |p: &&TextPolicy| {
             (p.namespace == "istio-system" || p.namespace == pod.0)
                 && p.selector.is_none_or(|app| app == pod.1)
+                && (trial || !p.dry_run)
         };
-        let matched = |p: &TextPolicy| p.rules.iter().any(|rule| self.rule(rule, p.namespace));
         let mine: Vec<&TextPolicy> = policies.iter().filter(applies).collect();
-        if mine.iter().any(|p| p.deny && matched(p)) {
+        let matched = |action: Action| {
+            mine.iter()
+                .filter(|p| p.action == action)
+                .any(|p| p.rules.iter().any(|rule| self.rule(rule, p.namespace, action)))
+        };
+        if matched(Action::Custom) || matched(Action::Deny) {
             return false;
         }
-        let mut allows = mine.iter().filter(|p| !p.deny).peekable();
-        allows.peek().is_none() || allows.any(|p| matched(p))
+        mine.iter().all(|p| p.action != Action::Allow) || matched(Action::Allow)
     }
 
-    fn rule(&self, rule: &TextRule, namespace: &str) -> bool {
-        (rule.from.is_empty() || rule.from.iter().any(|source| self.source(source, namespace)))
+    fn rule(&self, rule: &TextRule, namespace: &str, action: Action) -> bool {
+        let http = rule.from.iter().any(|(_, http)| *http)
+            || rule.to.iter().any(|(.., http)| *http)
+            || rule.when.iter().any(|(key, _)| key.starts_with("request."));
+        if http && action == Action::Allow {
+            return false;
+        }
+        (rule.from.is_empty() || rule.from.iter().any(|(source, _)| self.source(source, namespace)))
             && (rule.to.is_empty()
-                || rule.to.iter().any(|(any, none)| {
+                || rule.to.iter().any(|(any, none, _)| {
                     (any.is_empty() || any.contains(&self.port)) && !none.contains(&self.port)
                 }))
             && rule
                 .when
                 .iter()
+                .filter(|(key, _)| !key.starts_with("request."))
                 .all(|(key, texts)| self.field(key, texts, namespace))
     }
 
-    fn source(&self, [principals, namespaces, accounts, blocks]: &[Texts; 4], namespace: &str) -> bool {
+    fn source(
+        &self,
+        [principals, namespaces, accounts, blocks, domains]: &[Texts; 5],
+        namespace: &str,
+    ) -> bool {
         self.field("source.principal", principals, namespace)
             && self.field("source.namespace", namespaces, namespace)
             && self.field("source.serviceAccount", accounts, namespace)
             && self.field("source.ip", blocks, namespace)
+            && self.field("source.trustDomain", domains, namespace)
     }
 
     fn field(&self, key: &str, (any, none): &Texts, namespace: &str) -> bool {
@@ -274,6 +363,14 @@ impl Naive {
             ("destination.port", _) => pattern == self.port.to_string(),
             (_, None) => false,
             ("source.namespace", Some((ns, _))) => glob(pattern, ns),
+            ("source.trustDomain", Some(_)) => glob(
+                if pattern == "cluster.local" {
+                    TRUST_DOMAIN
+                } else {
+                    pattern
+                },
+                TRUST_DOMAIN,
+            ),
             ("source.principal", Some((ns, sa))) => {
                 let pattern = pattern.replace("cluster.local/", &format!("{TRUST_DOMAIN}/"));
                 glob(&pattern, &format!("{TRUST_DOMAIN}/ns/{ns}/sa/{sa}"))
@@ -326,7 +423,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn decisions_and_the_kernels_table_are_what_the_naive_reading_says(policies in policies(), mtls in mtls()) {
+    fn decisions_and_the_kernels_table_are_what_the_naive_reading_says(policies in policies(0..3), mtls in mtls()) {
         let mesh = core(&policies, &mtls);
         for (index, pod) in PODS.iter().enumerate() {
             let destination = workload(&mesh, &format!("{}/{}", pod.0, pod.1));
@@ -339,7 +436,9 @@ proptest! {
                     .flat_map(|peer| FROM.iter().map(move |from| (peer, ip(from))))
                     .flat_map(|(peer, from)| addresses.map(|to| (peer, from, to)))
                 {
-                    let naive = Naive { peer, from, to, port }.allowed(*pod, &policies, &mtls);
+                    let naive = Naive { peer, from, to, port };
+                    let trial = naive.allowed(*pod, &policies, &mtls, true);
+                    let naive = naive.allowed(*pod, &policies, &mtls, false);
                     let source = peer.map(|(namespace, account)| id(namespace, account));
                     let connection = Connection {
                         source: source.as_ref(),
@@ -349,6 +448,11 @@ proptest! {
                     };
                     let decision = decide(&mesh, &connection);
                     prop_assert_eq!(decision.is_allow(), naive, "{:?} {:?} {} {} {} {}", pod, peer, from, to, port, decision);
+                    match dry_run(&mesh, &connection) {
+                        Some(dry_run) => prop_assert_eq!(dry_run.is_allow(), trial, "{}", dry_run),
+                        None => prop_assert_eq!(naive, trial),
+                    }
+                    assert_consistent(&explain(&mesh, &connection), &decision);
                     if peer.is_none() {
                         plaintext.push(naive);
                     }
@@ -363,10 +467,39 @@ proptest! {
                 }
                 // `Ask` costs an agent: it may only appear where some address is looked at.
                 let by_address = policies.iter().flat_map(|p| &p.rules).any(|rule| {
-                    rule.from.iter().any(|source| !source[3].0.is_empty() || !source[3].1.is_empty())
+                    rule.from.iter().any(|(source, _)| !source[3].0.is_empty() || !source[3].1.is_empty())
                         || rule.when.iter().any(|(key, _)| key.ends_with(".ip"))
                 });
                 prop_assert!(by_address || projected != PlaintextVerdict::Ask);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// Enough rules for every table of the index, and for filing again within one.
+    #[test]
+    fn the_index_finds_the_rule_that_asking_in_order_finds(policies in policies(0..60)) {
+        let mesh = core(&policies, &[]);
+        let destination = workload(&mesh, "demo/web");
+        for peer in peers() {
+            let source = peer.map(|(namespace, account)| id(namespace, account));
+            for (from, to, port) in FROM.iter().flat_map(|from| {
+                [("10.0.0.1", 80), ("10.0.0.1", 1234), ("fd00::1", 8080)].map(|(to, port)| (ip(from), ip(to), port))
+            }) {
+                let naive = Naive { peer, from, to, port };
+                let connection = Connection {
+                    source: source.as_ref(),
+                    source_address: from,
+                    destination,
+                    destination_address: (to, port).into(),
+                };
+                let decision = decide(&mesh, &connection);
+                prop_assert_eq!(decision.is_allow(), naive.allowed(PODS[0], &policies, &[], false), "{}", decision);
+                // The explanation asks every rule in order, without an index.
+                assert_consistent(&explain(&mesh, &connection), &decision);
             }
         }
     }

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use tramline_core::mesh::Mesh;
 use tramline_core::object::{EndpointSlice, Kind, Meta, Objects, SliceEndpoint, SlicePort};
 use tramline_core::reason::Reason;
-use tramline_core::route::{OutboundRoute, RouteError, Target, outbound};
+use tramline_core::route::{Alike, Dialled, OutboundRoute, RouteError, Target, outbound};
+use tramline_core::service::{Hints, Readiness};
 
 use crate::make::{build, ip, labels, pod, service, workload};
 
@@ -29,14 +30,21 @@ fn objects() -> Objects {
     }
 }
 
+fn objects_with_client_on(node: &str) -> Objects {
+    let mut objects = objects();
+    objects.pods[0].node = node.into();
+    objects
+}
+
 fn go(mesh: &Mesh, to: &str, draw: u64, tried: &[SocketAddr]) -> Result<OutboundRoute, RouteError> {
-    outbound(
-        mesh,
-        workload(mesh, "demo/client"),
-        to.parse().unwrap(),
-        draw,
+    let dialled = Dialled {
+        source: workload(mesh, "demo/client"),
+        client: ip("10.0.0.9"),
+        destination: to.parse().unwrap(),
+        draws: [draw, 0],
         tried,
-    )
+    };
+    outbound(mesh, &dialled, &Alike)
 }
 
 #[test]
@@ -154,6 +162,17 @@ fn internal_traffic_policy_local_stays_on_the_clients_node() {
             "10.0.0.1:8080".parse().unwrap()
         );
     }
+    let error = go(&mesh, "10.96.0.1:80", 0, &["10.0.0.1:8080".parse().unwrap()]).unwrap_err();
+    assert_eq!(error.reason(), Reason::NoHealthyEndpoint);
+    let mut objects = objects_with_client_on("n3");
+    objects.services[0].node_local = true;
+    let mesh = build(objects);
+    let error = go(&mesh, "10.96.0.1:80", 0, &[]).unwrap_err();
+    assert_eq!(error.reason(), Reason::NoLocalEndpoint);
+    assert_eq!(
+        error.to_string(),
+        "service demo/web port 80: no ready endpoint on node n3, and internalTrafficPolicy is Local"
+    );
 }
 
 #[test]
@@ -170,8 +189,14 @@ fn slices_replace_the_selector_and_merge() {
             .iter()
             .map(|(address, ready)| SliceEndpoint {
                 addresses: vec![ip(address)],
-                ready: *ready,
+                readiness: if *ready {
+                    Readiness::Ready
+                } else {
+                    Readiness::NotReady
+                },
                 node: None,
+                zone: None,
+                hints: Hints::default(),
             })
             .collect(),
     };

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tramline_core::object::Kind;
 
-use super::meta::{NamespaceManifest, ServiceAccountManifest};
+use super::meta::{NamespaceManifest, NodeManifest, ServiceAccountManifest};
 use super::peer_authentication::PeerAuthenticationManifest;
 use super::pod::PodManifest;
 use super::policy::AuthorizationPolicyManifest;
@@ -87,6 +87,7 @@ impl<'de> DeserializeSeed<'de> for Sniff {
 /// One object, typed.
 pub(super) enum Item {
     Namespace(NamespaceManifest),
+    Node(NodeManifest),
     ServiceAccount(ServiceAccountManifest),
     Pod(Box<PodManifest>),
     Service(Box<ServiceManifest>),
@@ -120,6 +121,7 @@ impl<'de> DeserializeSeed<'de> for ItemSeed {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Item, D::Error> {
         Ok(match self.0 {
             Kind::Namespace => Item::Namespace(Deserialize::deserialize(deserializer)?),
+            Kind::Node => Item::Node(Deserialize::deserialize(deserializer)?),
             Kind::ServiceAccount => Item::ServiceAccount(Deserialize::deserialize(deserializer)?),
             Kind::Pod => Item::Pod(Deserialize::deserialize(deserializer)?),
             Kind::Service => Item::Service(Deserialize::deserialize(deserializer)?),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tramline_core::labels::{Labels, Selector};
-use tramline_core::object::{Created, Kind, Meta, Namespace, ObjectError, ObjectRef, Owner, ServiceAccount};
+use tramline_core::object::{
+    Created, Kind, Meta, Namespace, Node, ObjectError, ObjectRef, Owner, ServiceAccount,
+};
 
 /// `metadata` as every kind has it; the many fields that are not read are left alone.
 #[derive(Debug, Default, Deserialize)]
@@ -38,7 +40,7 @@ impl Metadata {
         errors: &mut Vec<ObjectError>,
     ) -> Option<Meta> {
         let namespace = match kind {
-            Kind::Namespace => "".into(),
+            Kind::Namespace | Kind::Node => "".into(),
             _ => self.namespace.unwrap_or_else(|| "default".into()),
         };
         let name = self.name.unwrap_or_default();
@@ -109,6 +111,20 @@ impl NamespaceManifest {
     ) -> Option<Namespace> {
         Some(Namespace {
             meta: self.metadata.into_meta(Kind::Namespace, origin, errors)?,
+        })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct NodeManifest {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+impl NodeManifest {
+    pub(super) fn into_node(self, origin: &Arc<str>, errors: &mut Vec<ObjectError>) -> Option<Node> {
+        Some(Node {
+            meta: self.metadata.into_meta(Kind::Node, origin, errors)?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! security.istio.io AuthorizationPolicy.
 //!
-//! Fields that exist in Istio and not here are listed and refused by name: the difference between "unknown" and "not
-//! done yet" tells an operator whether to look for a typing error.
+//! Everything that Istio has is read; a field that Istio does not have is an error. What of it cannot be enforced, and
+//! how it counts then, is said by [`tramline_core::authz::PolicyStatus`].
 
 use std::sync::Arc;
 
@@ -9,17 +9,19 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tramline_core::authz::{
     Action, AuthorizationPolicy, Condition, ConditionMatch, IpMatch, MatchList, Operation, PatternError,
-    Rule, ServiceAccountMatch, Source, StringMatch,
+    Rule, ServiceAccountMatch, Source, StringMatch, Target, TargetKind,
 };
 use tramline_core::object::{Kind, ObjectError, ObjectRef};
 
 use super::meta::{Metadata, WorkloadSelector};
 
-const NEEDS_HTTP: &str =
-    "needs HTTP, which is not decided on yet; the policy is refused rather than half enforced";
-const NOT_YET: &str = "is not supported yet; the policy is refused rather than half enforced";
 /// Istio's bound on `from`, used for every list.
 const MAX_ENTRIES: usize = 512;
+/// Istio's bound on `targetRefs`.
+const MAX_TARGETS: usize = 16;
+/// Istio's bounds on `serviceAccounts`.
+const MAX_ACCOUNTS: usize = 16;
+const MAX_ACCOUNT_LENGTH: usize = 320;
 const DRY_RUN: &str = "istio.io/dry-run";
 
 /// A list of texts; `null` in it is an error of its own, or YAML would hand it over as the text `null`.
@@ -45,9 +47,25 @@ struct Spec {
     selector: Option<WorkloadSelector>,
     action: Option<String>,
     rules: Option<Vec<Option<RuleManifest>>>,
-    target_ref: Option<IgnoredAny>,
-    target_refs: Option<IgnoredAny>,
-    provider: Option<IgnoredAny>,
+    target_ref: Option<TargetManifest>,
+    target_refs: Option<Vec<Option<TargetManifest>>>,
+    provider: Option<Provider>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetManifest {
+    #[serde(default)]
+    group: Option<String>,
+    kind: String,
+    name: Arc<str>,
+    namespace: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Provider {
+    name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,12 +99,12 @@ struct SourceManifest {
     not_service_accounts: Texts,
     ip_blocks: Texts,
     not_ip_blocks: Texts,
-    request_principals: Option<IgnoredAny>,
-    not_request_principals: Option<IgnoredAny>,
-    remote_ip_blocks: Option<IgnoredAny>,
-    not_remote_ip_blocks: Option<IgnoredAny>,
-    trust_domains: Option<IgnoredAny>,
-    not_trust_domains: Option<IgnoredAny>,
+    request_principals: Texts,
+    not_request_principals: Texts,
+    remote_ip_blocks: Texts,
+    not_remote_ip_blocks: Texts,
+    trust_domains: Texts,
+    not_trust_domains: Texts,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,12 +112,12 @@ struct SourceManifest {
 struct OperationManifest {
     ports: Texts,
     not_ports: Texts,
-    hosts: Option<IgnoredAny>,
-    not_hosts: Option<IgnoredAny>,
-    methods: Option<IgnoredAny>,
-    not_methods: Option<IgnoredAny>,
-    paths: Option<IgnoredAny>,
-    not_paths: Option<IgnoredAny>,
+    hosts: Texts,
+    not_hosts: Texts,
+    methods: Texts,
+    not_methods: Texts,
+    paths: Texts,
+    not_paths: Texts,
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,35 +142,23 @@ impl AuthorizationPolicyManifest {
             object: &meta.object,
             errors,
         };
-        if meta
-            .annotations
-            .get(DRY_RUN)
-            .is_some_and(|value| &**value != "false")
-        {
-            let problem = "is not supported yet; the policy is refused, since enforcing it and skipping it are both wrong";
-            reader.refuse(&format!("metadata.annotations.{DRY_RUN}"), problem);
+        let dry_run = reader.dry_run(meta.annotations.get(DRY_RUN).map(AsRef::as_ref));
+        let action = reader.action(spec.action.as_deref());
+        reader.provider(action, spec.provider, spec.rules.is_some());
+        let targets = reader.targets(spec.target_ref, spec.target_refs);
+        if spec.selector.is_some() && !targets.is_empty() {
+            reader.refuse(
+                "spec.selector",
+                "is given together with spec.targetRefs; one of them has to go",
+            );
         }
-        let unsupported = [
-            ("spec.targetRef", spec.target_ref.is_some()),
-            ("spec.targetRefs", spec.target_refs.is_some()),
-            ("spec.provider", spec.provider.is_some()),
-        ];
-        reader.refuse_present(&unsupported, NOT_YET);
-        let action = match spec.action.as_deref() {
-            None | Some("ALLOW") => Action::Allow,
-            Some("DENY") => Action::Deny,
-            Some(other @ ("AUDIT" | "CUSTOM")) => {
-                reader.refuse("spec.action", &format!("{other} {NOT_YET}"));
-                Action::Deny
-            }
-            Some(other) => {
-                reader.refuse("spec.action", &format!("`{other}` is neither ALLOW nor DENY"));
-                Action::Deny
-            }
-        };
         let rules = reader.entries(spec.rules, "spec.rules", Reader::rule);
         let selector = WorkloadSelector::into_selector(spec.selector, &meta.object, errors);
-        Some(AuthorizationPolicy::new(meta, selector, action, rules))
+        Some(AuthorizationPolicy {
+            targets,
+            dry_run,
+            ..AuthorizationPolicy::new(meta, selector, action, rules)
+        })
     }
 }
 
@@ -167,10 +173,123 @@ impl Reader<'_> {
         self.errors.push(ObjectError::new(self.object, field, problem));
     }
 
-    fn refuse_present(&mut self, fields: &[(&str, bool)], problem: &str) {
-        for (field, _) in fields.iter().filter(|(_, present)| *present) {
-            self.refuse(field, problem);
+    /// As Go's `strconv.ParseBool` has it, which is what Istio reads this annotation with.
+    fn dry_run(&mut self, value: Option<&str>) -> bool {
+        match value {
+            None | Some("0" | "f" | "F" | "false" | "False" | "FALSE") => false,
+            Some("1" | "t" | "T" | "true" | "True" | "TRUE") => true,
+            Some(other) => {
+                let problem = format!("`{other}` is neither \"true\" nor \"false\"");
+                self.refuse(&format!("metadata.annotations.{DRY_RUN}"), &problem);
+                false
+            }
         }
+    }
+
+    fn action(&mut self, action: Option<&str>) -> Action {
+        match action {
+            None | Some("ALLOW") => Action::Allow,
+            Some("DENY") => Action::Deny,
+            Some("AUDIT") => Action::Audit,
+            Some("CUSTOM") => Action::Custom,
+            Some(other) => {
+                let problem = format!("`{other}` is none of ALLOW, DENY, AUDIT, CUSTOM");
+                self.refuse("spec.action", &problem);
+                Action::Deny
+            }
+        }
+    }
+
+    fn provider(&mut self, action: Action, provider: Option<Provider>, rules: bool) {
+        let named = provider
+            .as_ref()
+            .and_then(|provider| provider.name.as_deref())
+            .is_some_and(|name| !name.is_empty());
+        match (action, &provider) {
+            (Action::Custom, _) if !named => {
+                self.refuse("spec.provider.name", "is required with action CUSTOM");
+            }
+            (Action::Custom, _) if !rules => {
+                self.refuse(
+                    "spec.rules",
+                    "is required with action CUSTOM; `[{}]` matches everything",
+                );
+            }
+            (Action::Allow | Action::Deny, Some(_)) => {
+                self.refuse("spec.provider", "goes only with action CUSTOM or AUDIT");
+            }
+            _ => {}
+        }
+    }
+
+    fn targets(
+        &mut self,
+        one: Option<TargetManifest>,
+        many: Option<Vec<Option<TargetManifest>>>,
+    ) -> Vec<Target> {
+        let many = many.unwrap_or_default();
+        if one.is_some() && !many.is_empty() {
+            self.refuse(
+                "spec.targetRef",
+                "is given together with spec.targetRefs; write all of them there",
+            );
+        }
+        if many.len() > MAX_TARGETS {
+            self.refuse("spec.targetRefs", &format!("has more than {MAX_TARGETS} entries"));
+            return Vec::new();
+        }
+        let one = one.and_then(|target| self.target(target, "spec.targetRef"));
+        let mut targets = self.entries(Some(many), "spec.targetRefs", Self::target);
+        targets.extend(one);
+        targets
+    }
+
+    fn target(&mut self, target: TargetManifest, field: &str) -> Option<Target> {
+        let before = self.errors.len();
+        let kind = match (target.group.as_deref().unwrap_or_default(), target.kind.as_str()) {
+            ("gateway.networking.k8s.io", "Gateway") => Some(TargetKind::Gateway),
+            ("gateway.networking.k8s.io", "GatewayClass") => Some(TargetKind::GatewayClass),
+            ("" | "core", "Service") => Some(TargetKind::Service),
+            ("networking.istio.io", "ServiceEntry") => Some(TargetKind::ServiceEntry),
+            (group, kind) => {
+                let problem = format!(
+                    "`{kind}` of group `{group}` is no target; those that are: Service of group \"\", Gateway and \
+                     GatewayClass of gateway.networking.k8s.io, ServiceEntry of networking.istio.io"
+                );
+                self.refuse(&format!("{field}.kind"), &problem);
+                None
+            }
+        };
+        if target.name.is_empty() {
+            self.refuse(&format!("{field}.name"), "is empty");
+        }
+        if target
+            .namespace
+            .is_some_and(|namespace| !namespace.is_empty() && *namespace != *self.object.namespace)
+        {
+            self.refuse(
+                &format!("{field}.namespace"),
+                "has to be the namespace of the policy",
+            );
+        }
+        let name = target.name;
+        kind.filter(|_| self.errors.len() == before)
+            .map(|kind| Target { kind, name })
+    }
+
+    /// The names of those HTTP fields that are given. Their values are nothing to anybody yet, but have to be texts.
+    fn http(&mut self, field: &str, fields: Vec<(&'static str, Texts)>) -> Vec<&'static str> {
+        let mut given = Vec::new();
+        for (name, texts) in fields {
+            let text = |text: &str| match text {
+                "" => Err(PatternError::Empty),
+                text => Ok(text.to_owned()),
+            };
+            if !self.values((texts, &format!("{field}.{name}")), text).is_empty() {
+                given.push(name);
+            }
+        }
+        given
     }
 
     /// The entries of a list of objects. An empty entry written as `-` alone is null, not `{}`: for a rule the one
@@ -227,28 +346,6 @@ impl Reader<'_> {
         };
         let before = self.errors.len();
         let path = |name: &str| format!("{field}.{name}");
-        for (name, present, problem) in [
-            (
-                "requestPrincipals",
-                source.request_principals.is_some(),
-                NEEDS_HTTP,
-            ),
-            (
-                "notRequestPrincipals",
-                source.not_request_principals.is_some(),
-                NEEDS_HTTP,
-            ),
-            ("remoteIpBlocks", source.remote_ip_blocks.is_some(), NEEDS_HTTP),
-            (
-                "notRemoteIpBlocks",
-                source.not_remote_ip_blocks.is_some(),
-                NEEDS_HTTP,
-            ),
-            ("trustDomains", source.trust_domains.is_some(), NOT_YET),
-            ("notTrustDomains", source.not_trust_domains.is_some(), NOT_YET),
-        ] {
-            self.refuse_present(&[(&path(name), present)], problem);
-        }
         let namespace = self.object.namespace.clone();
         let account = |text: &str| ServiceAccountMatch::parse(text, &namespace);
         let made = Source {
@@ -267,18 +364,35 @@ impl Reader<'_> {
                 (source.not_service_accounts, &path("notServiceAccounts")),
                 account,
             ),
+            trust_domains: self.list(
+                (source.trust_domains, &path("trustDomains")),
+                (source.not_trust_domains, &path("notTrustDomains")),
+                StringMatch::trust_domain,
+            ),
             ip_blocks: self.list(
                 (source.ip_blocks, &path("ipBlocks")),
                 (source.not_ip_blocks, &path("notIpBlocks")),
                 IpMatch::parse,
+            ),
+            http: self.http(
+                &field,
+                vec![
+                    ("requestPrincipals", source.request_principals),
+                    ("notRequestPrincipals", source.not_request_principals),
+                    ("remoteIpBlocks", source.remote_ip_blocks),
+                    ("notRemoteIpBlocks", source.not_remote_ip_blocks),
+                ],
             ),
         };
         let Source {
             principals,
             namespaces,
             service_accounts,
+            trust_domains,
             ip_blocks,
+            http,
         } = &made;
+        self.check_accounts(service_accounts, &path("serviceAccounts"));
         let others = !principals.is_empty() || !namespaces.is_empty();
         if others && !service_accounts.is_empty() {
             self.refuse(
@@ -289,11 +403,30 @@ impl Reader<'_> {
         let empty = principals.is_empty()
             && namespaces.is_empty()
             && service_accounts.is_empty()
-            && ip_blocks.is_empty();
+            && trust_domains.is_empty()
+            && ip_blocks.is_empty()
+            && http.is_empty();
         if empty && self.errors.len() == before {
             self.refuse(&field, "needs at least one field with at least one value");
         }
         Some(made)
+    }
+
+    fn check_accounts(&mut self, accounts: &MatchList<ServiceAccountMatch>, field: &str) {
+        for list in [&accounts.any, &accounts.none] {
+            if list.len() > MAX_ACCOUNTS {
+                self.refuse(field, &format!("has more than {MAX_ACCOUNTS} entries"));
+            }
+            if list
+                .iter()
+                .any(|account| account.to_string().len() > MAX_ACCOUNT_LENGTH)
+            {
+                self.refuse(
+                    field,
+                    &format!("has an entry of more than {MAX_ACCOUNT_LENGTH} characters"),
+                );
+            }
+        }
     }
 
     fn operation(&mut self, to: ToManifest, field: &str) -> Option<Operation> {
@@ -303,25 +436,26 @@ impl Reader<'_> {
             return None;
         };
         let before = self.errors.len();
-        for (name, present) in [
-            ("hosts", operation.hosts.is_some()),
-            ("notHosts", operation.not_hosts.is_some()),
-            ("methods", operation.methods.is_some()),
-            ("notMethods", operation.not_methods.is_some()),
-            ("paths", operation.paths.is_some()),
-            ("notPaths", operation.not_paths.is_some()),
-        ] {
-            self.refuse_present(&[(&format!("{field}.{name}"), present)], NEEDS_HTTP);
-        }
+        let http = self.http(
+            &field,
+            vec![
+                ("hosts", operation.hosts),
+                ("notHosts", operation.not_hosts),
+                ("methods", operation.methods),
+                ("notMethods", operation.not_methods),
+                ("paths", operation.paths),
+                ("notPaths", operation.not_paths),
+            ],
+        );
         let ports = self.list(
             (operation.ports, &format!("{field}.ports")),
             (operation.not_ports, &format!("{field}.notPorts")),
             Operation::port,
         );
-        if ports.is_empty() && self.errors.len() == before {
+        if ports.is_empty() && http.is_empty() && self.errors.len() == before {
             self.refuse(&field, "needs at least one field with at least one value");
         }
-        Some(Operation { ports })
+        Some(Operation { ports, http })
     }
 
     fn condition(&mut self, when: WhenManifest, field: &str) -> Option<Condition> {
@@ -348,11 +482,18 @@ impl Reader<'_> {
             "source.serviceAccount" => ConditionMatch::SourceServiceAccount(
                 self.list(any, none, |text| ServiceAccountMatch::parse(text, &namespace)),
             ),
+            "source.trustDomain" => {
+                ConditionMatch::SourceTrustDomain(self.list(any, none, StringMatch::trust_domain))
+            }
             "destination.ip" => ConditionMatch::DestinationIp(self.list(any, none, IpMatch::parse)),
             "destination.port" => ConditionMatch::DestinationPort(self.list(any, none, Operation::port)),
+            other if Condition::is_http_key(other) => {
+                self.http(field, vec![("values", any.0), ("notValues", none.0)]);
+                ConditionMatch::Http(other.into())
+            }
             other => {
                 let problem = format!(
-                    "`{other}` is not supported; the keys that are: {}",
+                    "`{other}` is not a key of the standard; the keys that are decided on: {}",
                     Condition::KEYS.join(", ")
                 );
                 self.refuse(&format!("{field}.key"), &problem);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use tramline_core::labels::Labels;
@@ -9,6 +10,8 @@ use tramline_core::object::{
     EndpointSlice, Kind, ObjectError, ObjectRef, ServiceObject, ServiceObjectPort, SliceEndpoint, SlicePort,
     TargetPort,
 };
+use tramline_core::route::affinity;
+use tramline_core::service::{Distribution, Hints, Readiness};
 
 use super::meta::Metadata;
 use super::pod::{address, is_tcp};
@@ -34,7 +37,21 @@ struct Spec {
     selector: Option<Labels>,
     publish_not_ready_addresses: Option<bool>,
     session_affinity: Option<String>,
+    session_affinity_config: Option<SessionAffinityConfig>,
     internal_traffic_policy: Option<String>,
+    traffic_distribution: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SessionAffinityConfig {
+    #[serde(rename = "clientIP")]
+    client_ip: Option<ClientIpConfig>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClientIpConfig {
+    timeout_seconds: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,28 +83,24 @@ impl ServiceManifest {
         let meta = self.metadata.into_meta(Kind::Service, origin, errors)?;
         let spec = self.spec.unwrap_or_default();
         let object = &meta.object;
+        let session_affinity = session_affinity(&spec, object, errors);
         let mut refuse = |field: &str, problem: String| errors.push(ObjectError::new(object, field, problem));
-        match spec.kind.as_deref() {
+        let kind = spec.kind.as_deref();
+        match kind {
             None | Some("ClusterIP" | "NodePort" | "LoadBalancer") => {}
             Some("ExternalName") => {
                 refuse(
                     "spec.type",
-                    "ExternalName has no address to capture; leave the Service out".into(),
+                    "ExternalName has no address to capture; leave the Service out: its name resolves to an address \
+                     outside the mesh, which is dialled as it is"
+                        .into(),
                 );
+                return None;
             }
             Some(other) => refuse(
                 "spec.type",
                 format!("`{other}` is none of ClusterIP, NodePort, LoadBalancer"),
             ),
-        }
-        match spec.session_affinity.as_deref() {
-            None | Some("None" | "") => {}
-            Some(other) => {
-                refuse(
-                    "spec.sessionAffinity",
-                    format!("`{other}` is not done yet; every connection is drawn anew"),
-                );
-            }
         }
         let node_local = match spec.internal_traffic_policy.as_deref() {
             None | Some("Cluster" | "") => false,
@@ -98,6 +111,18 @@ impl ServiceManifest {
                     format!("`{other}` is neither Cluster nor Local"),
                 );
                 false
+            }
+        };
+        let distribution = match spec.traffic_distribution.as_deref() {
+            None | Some("") => Distribution::Anywhere,
+            Some("PreferSameZone" | "PreferClose") => Distribution::SameZone,
+            Some("PreferSameNode") => Distribution::SameNode,
+            Some(other) => {
+                refuse(
+                    "spec.trafficDistribution",
+                    format!("`{other}` is none of PreferSameZone, PreferSameNode, PreferClose"),
+                );
+                Distribution::Anywhere
             }
         };
         let vips = vips(spec.cluster_ip, spec.cluster_ips, object, errors);
@@ -115,8 +140,49 @@ impl ServiceManifest {
             selector: spec.selector.unwrap_or_default(),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
             node_local,
+            session_affinity,
+            distribution,
             meta,
         })
+    }
+}
+
+/// How long a client stays with its endpoint; `None` without affinity.
+fn session_affinity(spec: &Spec, object: &ObjectRef, errors: &mut Vec<ObjectError>) -> Option<Duration> {
+    const TIMEOUT: &str = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+    let mut refuse = |field: &str, problem: String| errors.push(ObjectError::new(object, field, problem));
+    let given = spec
+        .session_affinity_config
+        .as_ref()
+        .and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    match (spec.session_affinity.as_deref(), given) {
+        (None | Some("None" | ""), None) => None,
+        (None | Some("None" | ""), Some(_)) => {
+            refuse(
+                TIMEOUT,
+                "has no effect without spec.sessionAffinity: ClientIP".into(),
+            );
+            None
+        }
+        (Some("ClientIP"), None) => Some(affinity::DEFAULT_TIMEOUT),
+        (Some("ClientIP"), Some(seconds)) => {
+            let timeout = u64::try_from(seconds).map(Duration::from_secs);
+            let timeout = timeout
+                .ok()
+                .filter(|timeout| !timeout.is_zero() && *timeout <= affinity::MAX_TIMEOUT);
+            if timeout.is_none() {
+                let most = affinity::MAX_TIMEOUT.as_secs();
+                refuse(TIMEOUT, format!("is {seconds}; it is from 1 to {most}"));
+            }
+            timeout
+        }
+        (Some(other), _) => {
+            refuse(
+                "spec.sessionAffinity",
+                format!("`{other}` is neither None nor ClientIP"),
+            );
+            None
+        }
     }
 }
 
@@ -195,11 +261,27 @@ struct EndpointManifest {
     addresses: Vec<String>,
     conditions: Option<Conditions>,
     node_name: Option<Arc<str>>,
+    zone: Option<Arc<str>>,
+    hints: Option<HintsManifest>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct Conditions {
     ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HintsManifest {
+    for_zones: Option<Vec<Named>>,
+    for_nodes: Option<Vec<Named>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    name: Arc<str>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -254,14 +336,28 @@ impl EndpointSliceManifest {
         let mut endpoints = Vec::new();
         for (index, endpoint) in self.endpoints.unwrap_or_default().into_iter().enumerate() {
             let field = format!("endpoints[{index}].addresses");
+            let conditions = endpoint.conditions.unwrap_or_default();
+            let hints = endpoint.hints.unwrap_or_default();
+            let names =
+                |list: Option<Vec<Named>>| list.into_iter().flatten().map(|named| named.name).collect();
+            let given = |text: &Arc<str>| !text.is_empty();
             endpoints.push(SliceEndpoint {
                 addresses: endpoint
                     .addresses
                     .iter()
                     .filter_map(|text| address(text, &field, object, errors))
                     .collect(),
-                ready: endpoint.conditions.unwrap_or_default().ready.unwrap_or(true),
-                node: endpoint.node_name,
+                readiness: Readiness::of_conditions(
+                    conditions.ready,
+                    conditions.serving,
+                    conditions.terminating,
+                ),
+                node: endpoint.node_name.filter(given),
+                zone: endpoint.zone.filter(given),
+                hints: Hints {
+                    zones: names(hints.for_zones),
+                    nodes: names(hints.for_nodes),
+                },
             });
         }
         Some(EndpointSlice {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use tramline_core::authz::Action;
 use tramline_core::peer_authentication::Mode;
+use tramline_core::service::{Distribution, Readiness};
 
 use super::*;
 
@@ -189,9 +190,60 @@ fn services_are_read_and_what_would_be_done_wrong_is_refused() {
         &service("{type: ExternalName, clusterIP: None, externalName: x}"),
         &["Service demo/s", "spec.type", "ExternalName"],
     );
-    bad(
-        &service("{clusterIP: 10.0.0.1, sessionAffinity: ClientIP}"),
-        &["spec.sessionAffinity"],
+    let spec = |rest: &str| good(&service(&format!("{{clusterIP: 10.0.0.1, {rest}}}"))).services[0].clone();
+    for (rest, seconds) in [
+        ("sessionAffinity: None", None),
+        ("sessionAffinity: ClientIP", Some(10_800)),
+        (
+            "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {}}",
+            Some(10_800),
+        ),
+        (
+            "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 1}}",
+            Some(1),
+        ),
+    ] {
+        assert_eq!(
+            spec(rest).session_affinity.map(|time| time.as_secs()),
+            seconds,
+            "{rest}"
+        );
+    }
+    for (rest, distribution) in [
+        ("ports: []", Distribution::Anywhere),
+        ("trafficDistribution: PreferClose", Distribution::SameZone),
+        ("trafficDistribution: PreferSameZone", Distribution::SameZone),
+        ("trafficDistribution: PreferSameNode", Distribution::SameNode),
+    ] {
+        assert_eq!(spec(rest).distribution, distribution, "{rest}");
+    }
+    assert!(spec("internalTrafficPolicy: Local").node_local);
+    let refused =
+        |rest: &str, parts: &[&str]| bad(&service(&format!("{{clusterIP: 10.0.0.1, {rest}}}")), parts);
+    refused(
+        "sessionAffinity: Cookie",
+        &["spec.sessionAffinity", "`Cookie`", "neither None nor ClientIP"],
+    );
+    for (seconds, affinity) in [
+        (0, "ClientIP"),
+        (-1, "ClientIP"),
+        (86_401, "ClientIP"),
+        (60, "None"),
+    ] {
+        refused(
+            &format!(
+                "sessionAffinity: {affinity}, sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}}"
+            ),
+            &["spec.sessionAffinityConfig.clientIP.timeoutSeconds"],
+        );
+    }
+    refused(
+        "trafficDistribution: PreferFar",
+        &["spec.trafficDistribution", "`PreferFar`", "PreferSameZone"],
+    );
+    refused(
+        "internalTrafficPolicy: Near",
+        &["spec.internalTrafficPolicy", "neither Cluster nor Local"],
     );
     bad(&service("{ports: []}"), &["spec.clusterIP", "is required"]);
     bad(
@@ -205,6 +257,16 @@ fn services_are_read_and_what_would_be_done_wrong_is_refused() {
 }
 
 #[test]
+fn nodes_are_read_for_their_labels_and_have_no_namespace() {
+    let objects = good(
+        "apiVersion: v1\nkind: Node\nmetadata: {name: ip-10-0-0-1.ec2.internal, labels: {topology.kubernetes.io/zone: z1}}\nspec: {podCIDR: 10.0.0.0/24}\nstatus: {}\n",
+    );
+    let node = &objects.nodes[0].meta;
+    assert_eq!(node.object.to_string(), "f.yaml:1: Node ip-10-0-0-1.ec2.internal");
+    assert_eq!(node.labels["topology.kubernetes.io/zone"].as_ref(), "z1");
+}
+
+#[test]
 fn slices_are_read() {
     let slice = |rest: &str| {
         format!(
@@ -212,13 +274,23 @@ fn slices_are_read() {
         )
     };
     let objects = good(&slice(
-        "addressType: IPv4\nports: [{name: http, port: 8080}]\nendpoints: [{addresses: [10.0.0.1], conditions: {ready: false}}, {addresses: [10.0.0.2]}]",
+        "addressType: IPv4\nports: [{name: http, port: 8080}]\nendpoints: [{addresses: [10.0.0.1], conditions: {ready: false}}, {addresses: [10.0.0.2], zone: z1, nodeName: n1, hints: {forZones: [{name: z1}, {name: z2}], forNodes: [{name: n1}]}}, {addresses: [10.0.0.3], conditions: {ready: false, serving: true, terminating: true}}]",
     ));
     let read = &objects.endpoint_slices[0];
+    assert_eq!(&*read.service, "svc");
     assert_eq!(
-        (&*read.service, read.endpoints[0].ready, read.endpoints[1].ready),
-        ("svc", false, true)
+        read.endpoints
+            .iter()
+            .map(|endpoint| endpoint.readiness)
+            .collect::<Vec<_>>(),
+        [Readiness::NotReady, Readiness::Ready, Readiness::Draining]
     );
+    let placed = &read.endpoints[1];
+    assert_eq!(
+        (placed.node.as_deref(), placed.zone.as_deref()),
+        (Some("n1"), Some("z1"))
+    );
+    assert_eq!((placed.hints.zones.len(), placed.hints.nodes.len()), (2, 1));
     bad(
         &slice("addressType: FQDN\nendpoints: []"),
         &["addressType", "FQDN"],
@@ -276,24 +348,32 @@ fn policies_keep_absent_empty_and_match_all_rules_apart() {
 fn policies_refuse_what_they_would_not_enforce() {
     for (field, at) in [
         (
-            "rules: [{from: [{source: {requestPrincipals: [x]}}]}]",
-            "spec.rules[0].from[0].source.requestPrincipals",
+            "rules: [{when: [{key: request.header, values: [y]}]}]",
+            "spec.rules[0].when[0].key: `request.header` is not a key of the standard",
         ),
         (
-            "rules: [{from: [{source: {remoteIpBlocks: [10.0.0.0/8]}}]}]",
-            "spec.rules[0].from[0].source.remoteIpBlocks",
-        ),
-        (
-            "rules: [{to: [{operation: {methods: [GET], ports: [\"80\"]}}]}]",
-            "spec.rules[0].to[0].operation.methods",
-        ),
-        (
-            "rules: [{to: [{operation: {paths: [/x]}}]}]",
-            "spec.rules[0].to[0].operation.paths",
-        ),
-        (
-            "rules: [{when: [{key: \"request.headers[x]\", values: [y]}]}]",
+            "rules: [{when: [{key: \"request.headers[]\", values: [y]}]}]",
             "spec.rules[0].when[0].key",
+        ),
+        (
+            "rules: [{when: [{key: \"request.headers[x]\"}]}]",
+            "spec.rules[0].when[0]: needs values",
+        ),
+        (
+            "rules: [{to: [{operation: {methods: [GET, null]}}]}]",
+            "spec.rules[0].to[0].operation.methods[1]: is null",
+        ),
+        (
+            "rules: [{to: [{operation: {paths: [\"\"]}}]}]",
+            "spec.rules[0].to[0].operation.paths[0]: is empty",
+        ),
+        (
+            "rules: [{to: [{operation: {methods: []}}]}]",
+            "spec.rules[0].to[0].operation: needs at least one field",
+        ),
+        (
+            "rules: [{from: [{source: {trustDomains: [UPPER]}}]}]",
+            "source.trustDomains[0]: `UPPER` is not a trust domain",
         ),
         ("rules: [{when: [{key: source.ip}]}]", "spec.rules[0].when[0]"),
         ("rules: [{from: []}]", "spec.rules[0].from"),
@@ -343,15 +423,39 @@ fn policies_refuse_what_they_would_not_enforce() {
             "rules: [{to: [{operation: {ports: [http]}}]}]",
             "operation.ports[0]",
         ),
-        ("action: AUDIT", "spec.action"),
-        ("action: CUSTOM", "spec.action"),
+        ("action: CUSTOM", "spec.provider.name: is required"),
+        ("{action: CUSTOM, provider: {name: x}}", "spec.rules: is required"),
+        ("{action: DENY, provider: {name: x}}", "spec.provider: goes only"),
         ("action: allow", "spec.action"),
         (
             "rules: [{from: [{source: {namespaces: [null]}}]}]",
             "source.namespaces[0]: is null",
         ),
         ("selector: {matchLabels: {app: }}", "`app` is null"),
-        ("targetRefs: [{kind: Service, name: x}]", "spec.targetRefs"),
+        (
+            "targetRefs: [{kind: Pod, name: x}]",
+            "spec.targetRefs[0].kind: `Pod` of group `` is no target",
+        ),
+        (
+            "targetRef: {kind: Gateway, name: x}",
+            "spec.targetRef.kind: `Gateway` of group ``",
+        ),
+        (
+            "targetRefs: [{kind: Service, name: x, namespace: other}]",
+            "spec.targetRefs[0].namespace",
+        ),
+        (
+            "{targetRef: {kind: Service, name: x}, targetRefs: [{kind: Service, name: y}]}",
+            "spec.targetRef: is given together",
+        ),
+        (
+            "{selector: {matchLabels: {app: a}}, targetRefs: [{kind: Service, name: y}]}",
+            "spec.selector: is given together with spec.targetRefs",
+        ),
+        (
+            "rules: [{from: [{source: {serviceAccounts: [a1, a2, a3, a4, a5, a6, a7, a8, a9, b1, b2, b3, b4, b5, b6, b7, b8]}}]}]",
+            "source.serviceAccounts: has more than 16 entries",
+        ),
         (
             "selector: {matchLabels: {app: \"*\"}}",
             "spec.selector.matchLabels",
@@ -370,9 +474,76 @@ fn policies_refuse_what_they_would_not_enforce() {
     }
     let dry = policy("{}").replace(
         "namespace: demo",
-        "namespace: demo, annotations: {istio.io/dry-run: \"true\"}",
+        "namespace: demo, annotations: {istio.io/dry-run: \"yes\"}",
     );
-    bad(&dry, &["istio.io/dry-run"]);
+    bad(&dry, &["istio.io/dry-run", "`yes` is neither"]);
+    let targets: Vec<_> = (0..17)
+        .map(|index| format!("{{kind: Service, name: s{index}}}"))
+        .collect();
+    bad(
+        &policy(&format!("targetRefs: [{}]", targets.join(", "))),
+        &["spec.targetRefs: has more than 16 entries"],
+    );
+}
+
+#[test]
+fn policies_keep_what_is_not_enforced_for_the_core_to_judge() {
+    let read = |spec: &str| good(&policy(spec)).authorization_policies[0].clone();
+    let rule = read(
+        "rules: [{from: [{source: {requestPrincipals: [x], notRemoteIpBlocks: [10.0.0.0/8]}}], \
+         to: [{operation: {methods: [GET], notPaths: [/x], hosts: [], ports: [\"80\"]}}], \
+         when: [{key: \"request.auth.claims[a][b]\", values: [y]}, {key: connection.sni, notValues: [z]}, \
+         {key: experimental.envoy.filters.x, values: [y]}]}]",
+    )
+    .rules
+    .remove(0);
+    let fields: Vec<_> = rule.http_fields().collect();
+    assert_eq!(
+        fields,
+        [
+            "from[0].source.requestPrincipals",
+            "from[0].source.notRemoteIpBlocks",
+            "to[0].operation.methods",
+            "to[0].operation.notPaths",
+            "when[0] request.auth.claims[a][b]",
+            "when[1] connection.sni",
+            "when[2] experimental.envoy.filters.x",
+        ]
+    );
+    assert_eq!(rule.to[0].ports.any, [80]);
+    let domains = read(
+        "rules: [{from: [{source: {trustDomains: [a.example], notTrustDomains: [b*]}}], \
+         when: [{key: source.trustDomain, values: [\"*\"]}]}]",
+    );
+    assert_eq!(
+        domains.rules[0].from[0].trust_domains.any[0].to_string(),
+        "a.example"
+    );
+    assert!(!domains.rules[0].needs_http());
+    assert_eq!(read("action: AUDIT").action, Action::Audit);
+    assert_eq!(
+        read("{action: CUSTOM, provider: {name: x}, rules: [{}]}").action,
+        Action::Custom
+    );
+    let targets = read(
+        "targetRefs: [{group: \"\", kind: Service, name: a}, \
+         {group: gateway.networking.k8s.io, kind: Gateway, name: b, namespace: demo}]",
+    )
+    .targets;
+    assert_eq!(
+        targets
+            .iter()
+            .map(|t| format!("{} {}", t.kind, t.name))
+            .collect::<Vec<_>>(),
+        ["Service a", "Gateway b"]
+    );
+    for (value, dry_run) in [("true", true), ("false", false), ("1", true)] {
+        let text = policy("{}").replace(
+            "namespace: demo",
+            &format!("namespace: demo, annotations: {{istio.io/dry-run: \"{value}\"}}"),
+        );
+        assert_eq!(good(&text).authorization_policies[0].dry_run, dry_run);
+    }
 }
 
 #[test]

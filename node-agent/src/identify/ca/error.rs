@@ -74,9 +74,28 @@ pub enum CaError {
         /// What the agent was told.
         expected: TrustDomain,
     },
-    /// The root's ten years are over.
+    /// The root's ten years, or whatever a replacement was given, are over.
     #[error("the root in {} has expired; move its directory away to make a new root, which every node then needs", .0.display())]
     RootExpired(PathBuf),
+    /// The certificate that signs was there and is not any more.
+    #[error("{} is gone; what it held stays in force until the agent ends, put it back or put its successor there", .0.display())]
+    Gone(PathBuf),
+    /// A file of the operator does not say whom to trust.
+    #[error("{}: {what}", path.display())]
+    Given {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What the authority signs would be refused by everybody who trusts the same roots.
+    #[error("what {} signs would be refused: {what}; the root above it belongs into --trust-bundle", path.display())]
+    Probe {
+        /// The certificate that signs.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
     /// Another process holds the lock for too long.
     #[error("{} is locked by another process, which should take milliseconds; find it with `fuser`", .0.display())]
     Locked(PathBuf),
@@ -94,9 +113,6 @@ pub enum CaError {
     /// A certificate could not be made.
     #[error("making a certificate: {0}")]
     Generate(#[from] rcgen::Error),
-    /// The root is no trust anchor.
-    #[error("the root certificate cannot be used: {0}")]
-    Anchor(#[from] webpki::Error),
     /// The certificate and its key do not make a TLS configuration.
     #[error("preparing TLS: {0}")]
     Tls(#[from] rustls::Error),

@@ -181,7 +181,7 @@ fn check_access(path: &Path, metadata: &Metadata, forbidden: u32, wanted: u32) -
     Ok(())
 }
 
-fn file_error(action: &'static str, path: &Path, source: io::Error) -> CaError {
+pub(super) fn file_error(action: &'static str, path: &Path, source: io::Error) -> CaError {
     CaError::File {
         action,
         path: path.into(),

@@ -1,4 +1,5 @@
-//! The root certificate and its key: made once, checked at every start.
+//! The certificate that signs and its key: a root made once, or whatever the operator put in its place. Checked
+//! whenever it is read.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,14 +14,22 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::files::{Files, Secrecy};
-use super::{CLOCK_SKEW, CaError, whole_seconds};
-use crate::identify::peer::single_uri;
+use super::issue::whole_seconds;
+use super::{CLOCK_SKEW, CaError};
+use crate::identify::peer::{PeerIdentityError, single_uri};
+use crate::identify::trust::{RootInfo, certificate_time, fingerprint, trust_domain_uri};
 
 const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// A root of trust that can sign.
+/// More intermediates than webpki follows make no chain.
+const MAX_CHAIN: usize = 6;
+
+/// A root of trust that can sign, or an authority below one.
 pub(super) struct Root {
-    certificate: CertificateDer<'static>,
+    /// The signer first, each signed by the next; a root is alone.
+    chain: Vec<CertificateDer<'static>>,
+    info: RootInfo,
+    is_root: bool,
     not_after: SystemTime,
     key: Zeroizing<KeyPair>,
 }
@@ -42,17 +51,14 @@ impl Root {
                 key: files.key(),
             });
         };
-        let certificate =
-            single_certificate(&pem).ok_or_else(|| content(files, "not one PEM certificate"))?;
-        let not_after = check(files, &certificate, &key, trust_domain)?;
-        if not_after <= now {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<_, _>>()
+            .map_err(|_| content(files, "not certificates in PEM"))?;
+        let root = check(files, chain, key, trust_domain)?;
+        if root.not_after <= now {
             return Err(CaError::RootExpired(files.root()));
         }
-        Ok(Some(Self {
-            certificate,
-            not_after,
-            key,
-        }))
+        Ok(Some(root))
     }
 
     /// A new root, on disk when this returns. Needs the lock.
@@ -76,7 +82,7 @@ impl Root {
         params.not_after = whole_seconds(now + LIFETIME)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.subject_alt_names = vec![SanType::URI(uri(trust_domain).try_into()?)];
+        params.subject_alt_names = vec![SanType::URI(trust_domain_uri(trust_domain).try_into()?)];
         // The key's identifier in the name: two roots of one trust domain are told apart.
         let identifier: String = params
             .key_identifier(&*key)
@@ -88,19 +94,37 @@ impl Root {
         params
             .distinguished_name
             .push(DnType::CommonName, format!("Tramline root {identifier}"));
-        let not_after = params.not_after.into();
         let certificate = params.self_signed(&*key)?;
+        let root = check(files, vec![certificate.der().clone()], key, trust_domain)?;
         files.write(&files.root(), certificate.pem().as_bytes(), Secrecy::Public)?;
         tracing::info!(path = %files.root().display(), %trust_domain, "made a new root of trust");
-        Ok(Self {
-            certificate: certificate.der().clone(),
-            not_after,
-            key,
-        })
+        Ok(root)
     }
 
+    /// The certificate that signs.
     pub(super) fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
+        // Never empty, see `check`.
+        &self.chain[0]
+    }
+
+    /// What a peer needs beside a workload's certificate to find the root.
+    pub(super) fn intermediates(&self) -> &[CertificateDer<'static>] {
+        if self.is_root { &[] } else { &self.chain }
+    }
+
+    /// The certificate, if it is a root: whoever signs with it trusts it.
+    pub(super) fn as_root(&self) -> Option<&CertificateDer<'static>> {
+        self.is_root.then(|| self.certificate())
+    }
+
+    /// Whether both are the same files.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        self.chain == other.chain
+    }
+
+    /// Who signs.
+    pub(super) fn info(&self) -> &RootInfo {
+        &self.info
     }
 
     pub(super) fn key(&self) -> &KeyPair {
@@ -126,47 +150,66 @@ fn load_key(files: &Files) -> Result<Option<Zeroizing<KeyPair>>, CaError> {
     Ok(Some(Zeroizing::new(key?)))
 }
 
-/// Two would be two roots, and the key belongs to one of them.
-fn single_certificate(pem: &[u8]) -> Option<CertificateDer<'static>> {
-    let mut found = CertificateDer::pem_slice_iter(pem);
-    match (found.next(), found.next()) {
-        (Some(Ok(certificate)), None) => Some(certificate),
-        _ => None,
-    }
-}
-
-/// Whether the root may sign for the trust domain with that key. Returns the end of its validity.
+/// Whether these may sign for the trust domain with that key.
 fn check(
     files: &Files,
-    certificate: &CertificateDer<'_>,
-    key: &KeyPair,
+    chain: Vec<CertificateDer<'static>>,
+    key: Zeroizing<KeyPair>,
     trust_domain: &TrustDomain,
-) -> Result<SystemTime, CaError> {
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|_| content(files, "not an X.509 certificate"))?;
-    if !parsed.is_ca() {
-        return Err(content(files, "not the certificate of an authority"));
+) -> Result<Root, CaError> {
+    let wrong = |what| content(files, what);
+    let mut parsed = Vec::new();
+    for certificate in &chain {
+        let (_, certificate) =
+            X509Certificate::from_der(certificate).map_err(|_| wrong("not an X.509 certificate"))?;
+        if !certificate.is_ca() {
+            return Err(wrong("not the certificate of an authority"));
+        }
+        parsed.push(certificate);
     }
-    if parsed.public_key().raw != key.subject_public_key_info() {
-        return Err(content(files, "the key in root-key.pem is another certificate's"));
+    let signer = parsed.first().ok_or_else(|| wrong("no certificate in PEM"))?;
+    if signer.public_key().raw != key.subject_public_key_info() {
+        return Err(wrong("the key in root-key.pem is another certificate's"));
     }
-    let found = single_uri(&parsed).map_err(|_| content(files, "names no trust domain"))?;
-    if found != uri(trust_domain) {
-        return Err(CaError::TrustDomain {
-            path: files.root(),
-            found: found.to_owned(),
-            expected: trust_domain.clone(),
-        });
+    let is_root = signer.issuer() == signer.subject();
+    if is_root && parsed.len() > 1 {
+        return Err(wrong(
+            "more than the one root that signs; further roots are trusted by --trust-bundle",
+        ));
     }
-    let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-    SystemTime::UNIX_EPOCH
-        .checked_add(Duration::from_secs(seconds))
-        .ok_or(CaError::Lifetime)
-}
-
-/// X.509-SVID section 2: a signing certificate names its trust domain without path.
-fn uri(trust_domain: &TrustDomain) -> String {
-    format!("spiffe://{trust_domain}")
+    if parsed.len() > MAX_CHAIN {
+        return Err(wrong("too many certificates for one chain"));
+    }
+    let ours = trust_domain_uri(trust_domain);
+    match single_uri(signer) {
+        Ok(uri) if uri == ours => {}
+        // An authority below a company's root need not know of trust domains.
+        Err(PeerIdentityError::None) if !is_root => {}
+        Ok(uri) => {
+            return Err(CaError::TrustDomain {
+                path: files.root(),
+                found: uri.to_owned(),
+                expected: trust_domain.clone(),
+            });
+        }
+        Err(_) => return Err(wrong("names no trust domain")),
+    }
+    let ends = parsed.iter().map(|certificate| certificate.validity().not_after);
+    let not_after = ends.map(certificate_time).min().unwrap_or(SystemTime::UNIX_EPOCH);
+    let info = RootInfo {
+        subject: signer.subject().to_string(),
+        fingerprint: fingerprint(&chain[0]),
+        not_before: certificate_time(signer.validity().not_before),
+        not_after: certificate_time(signer.validity().not_after),
+    };
+    drop(parsed);
+    Ok(Root {
+        chain,
+        info,
+        is_root,
+        not_after,
+        key,
+    })
 }
 
 fn content(files: &Files, what: &'static str) -> CaError {

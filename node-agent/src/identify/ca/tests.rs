@@ -11,8 +11,9 @@ use tramline_core::identity::{SpiffeId, TrustDomain};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::files::Files;
+use super::issue::leaf;
 use super::root::Root;
-use super::{CLOCK_SKEW, CaError, CertificateAuthority};
+use super::{CaError, CertificateAuthority};
 use crate::identify::peer::{peer_identity, single_uri};
 use crate::identify::test_support::{HOUR, trust_domain, workload};
 
@@ -47,10 +48,14 @@ fn the_root_is_made_once_and_is_an_authority_of_one_trust_domain() {
     let state = dir.path().join("not/there/yet");
     let first = open(&state).unwrap();
     let again = open(&state).unwrap();
-    assert_eq!(first.root.certificate(), again.root.certificate());
+    assert_eq!(
+        first.signer.load().root.certificate(),
+        again.signer.load().root.certificate()
+    );
     assert_eq!(first.not_after(), again.not_after());
 
-    let (_, root) = X509Certificate::from_der(first.root.certificate()).unwrap();
+    let signer = first.signer.load();
+    let (_, root) = X509Certificate::from_der(signer.root.certificate()).unwrap();
     let constraints = root.basic_constraints().unwrap().unwrap();
     assert!(constraints.critical && constraints.value.ca);
     assert_eq!(constraints.value.path_len_constraint, Some(0));
@@ -82,7 +87,13 @@ fn agents_that_start_together_get_one_root() {
                 .map(|_| {
                     scope.spawn(|| {
                         together.wait();
-                        open(dir.path()).unwrap().root.certificate().to_vec()
+                        open(dir.path())
+                            .unwrap()
+                            .signer
+                            .load()
+                            .root
+                            .certificate()
+                            .to_vec()
                     })
                 })
                 .collect();
@@ -228,16 +239,17 @@ fn a_certificate_says_who_and_for_what_and_no_more() {
     let dir = made();
     let authority = open(dir.path()).unwrap();
     let now = SystemTime::now();
-    let times = |at: SystemTime| super::whole_seconds(at).unwrap();
-    let params = |name| {
-        authority
-            .params(&workload(name), times(now - CLOCK_SKEW), times(now + HOUR))
+    let provider = authority.trust.provider();
+    let signer = authority.signer.load_full();
+    let leaf = || {
+        leaf(&signer.root, &workload("web"), HOUR, now, provider)
             .unwrap()
+            .der
     };
-    let (leaf, _) = authority.sign(params("web")).unwrap();
-    assert_eq!(peer_identity(&leaf).unwrap(), workload("web"));
+    let web = leaf();
+    assert_eq!(peer_identity(&web).unwrap(), workload("web"));
 
-    let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
+    let (_, parsed) = X509Certificate::from_der(&web).unwrap();
     assert_eq!(parsed.subject().iter().count(), 0);
     let names = parsed.subject_alternative_name().unwrap().unwrap();
     // RFC 5280 section 4.2.1.6, as the subject is empty.
@@ -254,7 +266,7 @@ fn a_certificate_says_who_and_for_what_and_no_more() {
 
     let serials: HashSet<_> = (0..16)
         .map(|_| {
-            let (leaf, _) = authority.sign(params("web")).unwrap();
+            let leaf = leaf();
             let (_, parsed) = X509Certificate::from_der(&leaf).unwrap();
             assert_eq!(parsed.raw_serial().len(), 16);
             assert!(parsed.raw_serial()[0] & 0x80 == 0, "negative");

@@ -48,6 +48,38 @@ async fn both_sides_prove_who_they_are_and_nothing_is_resumed() {
 }
 
 #[tokio::test]
+async fn a_peer_that_would_resume_gets_no_ticket_and_shakes_hands_in_full() {
+    let authority = authority();
+    let (client, web) = (issue(&authority, "client"), issue(&authority, "web"));
+    let mut config = Arc::unwrap_or_clone(client.client_config(&workload("web")));
+    config.resumption = rustls::client::Resumption::in_memory_sessions(8);
+    let config = Arc::new(config);
+    for _ in 0..2 {
+        let (near, far) = handshake(config.clone(), web.server_config()).await;
+        let (mut near, mut far) = (near.unwrap(), far.unwrap());
+        far.write_all(b"x").await.unwrap();
+        far.flush().await.unwrap();
+        near.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(near.get_ref().1.tls13_tickets_received(), 0);
+        assert_eq!(far.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+    }
+    // The other way round: our client keeps nothing of a server that hands out tickets.
+    let mut server = Arc::unwrap_or_clone(web.server_config());
+    server.send_tls13_tickets = 2;
+    server.session_storage = rustls::server::ServerSessionMemoryCache::new(8);
+    let server = Arc::new(server);
+    let config = client.client_config(&workload("web"));
+    for _ in 0..2 {
+        let (near, far) = handshake(config.clone(), server.clone()).await;
+        let (mut near, mut far) = (near.unwrap(), far.unwrap());
+        far.write_all(b"x").await.unwrap();
+        far.flush().await.unwrap();
+        near.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(far.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+    }
+}
+
+#[tokio::test]
 async fn a_client_without_certificate_is_refused() {
     let authority = authority();
     let web = issue(&authority, "web");

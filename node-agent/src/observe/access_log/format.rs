@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tramline_core::workload::Workload;
 
 use super::super::record::Reporter;
@@ -22,11 +22,26 @@ pub(super) fn line(out: &mut String, entry: &Entry, format: Format) {
     line.end();
 }
 
+/// Appends a line that says how many lines are missing before it.
+pub(super) fn losses(out: &mut String, time: SystemTime, lost: u64, format: Format) {
+    let mut line = Line {
+        out,
+        format,
+        first: true,
+    };
+    line.begin();
+    line.text("time", &timestamp(time));
+    line.number("dropped", lost);
+    line.end();
+}
+
 /// Names follow ztunnel's access log where it has the field.
 fn fields(line: &mut Line<'_>, entry: &Entry) {
     let info = &entry.info;
-    line.text("time", &timestamp(entry));
+    line.text("time", &timestamp(entry.time));
+    line.text("start", &timestamp(start(entry)));
     line.text("direction", info.reporter.direction());
+    line.optional("trace_id", info.trace.as_ref());
     line.address("src.addr", info.source_address);
     workload(line, ["src.workload", "src.namespace"], info.source.as_deref());
     line.optional("src.identity", info.source_identity.as_ref());
@@ -54,9 +69,14 @@ fn fields(line: &mut Line<'_>, entry: &Entry) {
         "duration_ms",
         u64::try_from(entry.duration.as_millis()).unwrap_or(u64::MAX),
     );
+    if let Some(connect) = entry.connect {
+        line.milliseconds("connect_ms", connect);
+    }
     line.text("path", info.path.as_str());
+    line.text("security", info.security_policy.as_str());
     line.text("verdict", entry.outcome.verdict().as_str());
     line.text("reason", entry.outcome.reason.as_str());
+    line.text("response_flags", entry.outcome.reason.response_flags());
     line.optional("policy", entry.outcome.policy.as_ref());
     line.optional("detail", entry.outcome.detail.as_ref());
 }
@@ -66,14 +86,25 @@ fn workload(line: &mut Line<'_>, [name, namespace]: [&str; 2], workload: Option<
     line.optional(namespace, workload.map(|workload| &workload.namespace));
 }
 
-/// UTC with milliseconds, so that lines of two nodes sort together.
-fn timestamp(entry: &Entry) -> String {
-    let time = OffsetDateTime::from(entry.time);
-    let milliseconds = u32::from(time.millisecond()) * 1_000_000;
-    time.replace_nanosecond(milliseconds)
-        .unwrap_or(time)
-        .format(&Rfc3339)
-        .unwrap_or_default()
+/// By the clock that tells the end: `time` minus `duration_ms`, whatever was done to the clock meanwhile.
+fn start(entry: &Entry) -> SystemTime {
+    entry.time.checked_sub(entry.duration).unwrap_or(entry.time)
+}
+
+/// UTC with three digits of milliseconds, always: lines of two nodes sort together, as text too (RFC 3339).
+fn timestamp(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time);
+    let (date, clock) = (time.date(), time.time());
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        clock.hour(),
+        clock.minute(),
+        clock.second(),
+        clock.millisecond()
+    )
 }
 
 /// A line being written.
@@ -127,6 +158,12 @@ impl Line<'_> {
     fn number(&mut self, name: &str, value: u64) {
         self.name(name);
         let _ = write!(self.out, "{value}");
+    }
+
+    /// Three digits behind the point: what goes on inside one node takes less than one.
+    fn milliseconds(&mut self, name: &str, value: Duration) {
+        self.name(name);
+        let _ = write!(self.out, "{}.{:03}", value.as_millis(), value.as_micros() % 1000);
     }
 
     /// An unknown value leaves its field out.

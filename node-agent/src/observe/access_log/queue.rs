@@ -16,6 +16,8 @@ struct State<T> {
     /// What the consumer took and has not finished writing.
     in_hand: usize,
     closed: bool,
+    /// The consumer has something to do though nothing waits.
+    woken: bool,
 }
 
 impl<T> Queue<T> {
@@ -24,6 +26,7 @@ impl<T> Queue<T> {
             waiting: VecDeque::new(),
             in_hand: 0,
             closed: false,
+            woken: false,
         };
         Self {
             state: Mutex::new(state),
@@ -45,20 +48,34 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Waits for items and swaps them into `batch`, which must be empty; `false` once closed and drained.
+    /// Waits for items, or to be woken, and swaps what there is into `batch`, which must be empty; `false` once closed
+    /// and drained.
     pub(super) fn take(&self, batch: &mut VecDeque<T>) -> bool {
         let mut state = self.lock();
         state.in_hand = 0;
         self.changed.notify_all();
-        while state.waiting.is_empty() {
+        while state.waiting.is_empty() && !state.woken {
             if state.closed {
                 return false;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.woken = false;
         std::mem::swap(&mut state.waiting, batch);
         state.in_hand = batch.len();
         true
+    }
+
+    /// Items that are queued or in hand.
+    pub(super) fn len(&self) -> usize {
+        let state = self.lock();
+        state.waiting.len() + state.in_hand
+    }
+
+    /// Has the consumer look up though nothing waits for it.
+    pub(super) fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_all();
     }
 
     /// Accepts nothing more; what is queued is still written.
@@ -104,10 +121,22 @@ mod tests {
         assert!(queue.take(&mut batch));
         assert_eq!(batch, [1, 2]);
         assert_eq!(queue.push(3), Err(3), "two lines are still in hand");
+        assert_eq!(queue.len(), 2);
         assert!(!queue.wait_empty(Duration::from_millis(10)));
         queue.close();
         assert!(!queue.take(&mut VecDeque::new()), "closed and drained");
         assert!(queue.wait_empty(Duration::ZERO));
         assert_eq!(queue.push(4), Err(4));
+    }
+
+    #[test]
+    fn a_consumer_is_woken_once_without_items() {
+        let queue = Queue::<u8>::new(2);
+        queue.wake();
+        let mut batch = VecDeque::new();
+        assert!(queue.take(&mut batch));
+        assert!(batch.is_empty());
+        queue.close();
+        assert!(!queue.take(&mut batch));
     }
 }

@@ -1,3 +1,7 @@
+mod destinations;
+mod hostile;
+mod page;
+
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,6 +16,7 @@ fn entry(reporter: Reporter, outcome: Outcome) -> Entry {
     Entry {
         time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
         duration: Duration::from_micros(12_900),
+        connect: Some(Duration::from_micros(1_041)),
         to_destination: 80,
         to_source: 233,
         info: connection(reporter),
@@ -30,12 +35,13 @@ fn a_text_line_has_every_field_in_ztunnels_names() {
     let line = line_of(&entry(Reporter::Source, Outcome::new(Reason::Ok)), Format::Text);
     assert_eq!(
         line,
-        "time=2023-11-14T22:13:20.042Z direction=outbound src.addr=10.0.1.2:40000 src.workload=sleep-5d9c-x7 \
+        "time=2023-11-14T22:13:20.042Z start=2023-11-14T22:13:20.029Z direction=outbound \
+         trace_id=4bf92f3577b34da6a3ce929d0e0e4737 src.addr=10.0.1.2:40000 src.workload=sleep-5d9c-x7 \
          src.namespace=default src.identity=spiffe://cluster.local/ns/default/sa/sleep dst.addr=10.0.2.3:15008 \
          dst.original=10.96.0.9:5000 dst.hbone_addr=10.0.2.3:5000 dst.service=helloworld.default.svc.cluster.local \
          dst.workload=helloworld-5d9c-x7 dst.namespace=default \
          dst.identity=spiffe://cluster.local/ns/default/sa/helloworld bytes_sent=80 bytes_recv=233 duration_ms=12 \
-         path=hbone verdict=allow reason=ok\n"
+         connect_ms=1.041 path=hbone security=mutual_tls verdict=allow reason=ok response_flags=-\n"
     );
 }
 
@@ -55,46 +61,6 @@ fn a_json_line_counts_bytes_from_this_sides_view_and_names_the_policy() {
     assert_eq!(value["reason"], "policy_denied");
     assert_eq!(value["policy"], "default/deny-all rule 0");
     assert_eq!(value["detail"], "no rule");
-}
-
-#[test]
-fn hostile_text_stays_one_line_in_both_formats() {
-    let hostile = "x\r\n{\"verdict\":\"allow\"}\u{1b}[2J\0\u{2028}\" verdict=allow";
-    let entry = entry(
-        Reporter::Source,
-        Outcome::new(Reason::TlsFailure).with_detail(hostile),
-    );
-    let json = line_of(&entry, Format::Json);
-    let text = line_of(&entry, Format::Text);
-    for line in [&json, &text] {
-        assert_eq!(line.matches('\n').count(), 1);
-        assert!(line.ends_with('\n'));
-        assert!(
-            !line.trim_end_matches('\n').chars().any(char::is_control),
-            "{line:?}"
-        );
-    }
-    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(value["detail"], hostile);
-    assert_eq!(value["verdict"], "fail");
-    assert!(
-        text.contains(r#"\" verdict=allow""#),
-        "a quote in a value does not end it: {text}"
-    );
-}
-
-#[test]
-fn invalid_utf8_from_a_peer_is_one_valid_line() {
-    let detail = String::from_utf8_lossy(&[b'a', 0xff, 0xfe, b'\n', 0xc0, 0x80]).into_owned();
-    let line = line_of(
-        &entry(
-            Reporter::Source,
-            Outcome::new(Reason::Internal).with_detail(detail),
-        ),
-        Format::Json,
-    );
-    assert_eq!(line.lines().count(), 1);
-    serde_json::from_str::<serde_json::Value>(&line).unwrap();
 }
 
 #[test]
@@ -136,7 +102,7 @@ impl Write for Stuck {
 fn a_stuck_reader_costs_lines_and_never_time() {
     let (entered, is_stuck) = channel();
     let (release, go) = channel();
-    let log = AccessLog::to_writer(Box::new(Stuck { entered, go }), Format::Text, 4).unwrap();
+    let log = AccessLog::to_output(Output::of(Box::new(Stuck { entered, go })), Format::Text, 4).unwrap();
     log.write(entry(Reporter::Source, Outcome::new(Reason::Ok)));
     is_stuck.recv_timeout(Duration::from_secs(10)).unwrap();
     for _ in 0..10 {
@@ -154,6 +120,13 @@ fn a_stuck_reader_costs_lines_and_never_time() {
 }
 
 #[test]
+fn a_full_queue_takes_the_memory_that_is_said() {
+    // Shared texts come on top, as for each live connection.
+    let full = QUEUE_LINES * size_of::<Entry>();
+    assert!(full <= 32 << 20, "{full} bytes");
+}
+
+#[test]
 fn a_write_that_fails_counts_its_lines_as_dropped() {
     struct Full;
     impl Write for Full {
@@ -164,7 +137,7 @@ fn a_write_that_fails_counts_its_lines_as_dropped() {
             Ok(())
         }
     }
-    let log = AccessLog::to_writer(Box::new(Full), Format::Text, 4).unwrap();
+    let log = AccessLog::to_output(Output::of(Box::new(Full)), Format::Text, 4).unwrap();
     log.write(entry(Reporter::Source, Outcome::new(Reason::Ok)));
     assert!(log.flush(Duration::from_secs(10)));
     assert_eq!((log.written(), log.dropped()), (0, 1));

@@ -1,5 +1,10 @@
 //! What the admin socket answers, as the agent writes it and the CLI reads it.
 
+mod certificate;
+mod explain;
+mod service;
+mod traffic;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,6 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use super::super::checks::CheckResult;
 use super::super::connections::Live;
+pub use certificate::{CertificateReport, CertificateRow, RevocationListRow, RootRow};
+pub use explain::{
+    CaptureAnswer, CaptureReport, Conclusion, Decision, Exclusions, ExplainDestination, ExplainEndpoint,
+    ExplainReport, ExplainSource, Explanation, FieldStep, MtlsStep, PolicyExplanation, PolicyStep, RuleStep,
+    Scope,
+};
+pub use tramline_core::authz::{ConditionOverview, PolicyOverview};
+
+pub use service::{EndpointPortRow, EndpointRow, ServicePortRow, ServiceRow};
+pub use traffic::{TrafficReport, TrafficRow};
 
 /// `/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

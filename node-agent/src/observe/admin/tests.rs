@@ -13,6 +13,8 @@ use crate::observe::{Connections, Observer, Reporter, logging, server::Server};
 struct State;
 
 impl AdminState for State {
+    fn hand_over(&self) {}
+
     fn status(&self) -> AgentStatus {
         AgentStatus {
             node: "node-a".into(),
@@ -23,6 +25,26 @@ impl AdminState for State {
 
     fn workloads(&self) -> Vec<WorkloadRow> {
         Vec::new()
+    }
+
+    fn services(&self) -> Vec<ServiceRow> {
+        Vec::new()
+    }
+
+    fn policies(&self) -> Vec<PolicyOverview> {
+        Vec::new()
+    }
+
+    fn certificates(&self) -> CertificateReport {
+        CertificateReport::default()
+    }
+
+    fn explain(&self, from: &str, to: &str) -> Result<ExplainReport, String> {
+        Err(format!("no pod {from} for {to}"))
+    }
+
+    fn capture(&self, from: &str) -> Result<CaptureReport, String> {
+        Err(format!("no pod {from}"))
     }
 
     fn config(&self) -> ConfigReport {
@@ -100,6 +122,25 @@ async fn the_socket_answers_and_goes_away_with_the_agent() {
             .ready
     );
 
+    for path_and_answer in [
+        ("/services", "[]"),
+        ("/policies", "[]"),
+        (
+            "/certificates",
+            "{\"certificates\":[],\"roots\":[],\"revocation_lists\":[]}",
+        ),
+    ] {
+        let (of, answer) = path_and_answer;
+        assert_eq!(ask(&path, &format!("GET {of}")).await, (200, answer.into()));
+        assert_eq!(ask(&path, &format!("POST {of}")).await.0, 405);
+    }
+    assert!(
+        ask(&path, "GET /nothing")
+            .await
+            .1
+            .contains("/services, /policies, /certificates")
+    );
+
     let open: Vec<_> = (0..3)
         .map(|_| observer.open(connection(Reporter::Source)))
         .collect();
@@ -116,6 +157,20 @@ async fn the_socket_answers_and_goes_away_with_the_agent() {
         list.connections[0].source.as_deref(),
         Some("default/sleep-5d9c-x7")
     );
+    open[1].established();
+    let traffic: TrafficReport = serde_json::from_str(&ask(&path, "GET /traffic").await.1).unwrap();
+    assert_eq!((traffic.connections, traffic.pairs.len()), (3, 1), "{traffic:?}");
+    let pair = &traffic.pairs[0];
+    assert_eq!(
+        (&*pair.direction, &*pair.source, &*pair.destination),
+        ("outbound", "default/sleep", "default/helloworld")
+    );
+    // The first one moved bytes, so it counts as established too.
+    assert_eq!(
+        (pair.opened, pair.closed, pair.to_source, pair.to_destination),
+        (2, 0, 9, 0)
+    );
+
     assert_eq!(ask(&path, "GET /connections?limit=x").await.0, 400);
 
     assert_eq!(ask(&path, "GET /workloads").await, (200, "[]".into()));

@@ -11,8 +11,8 @@ use crate::observe::record::Reporter;
 /// Label sets kept: with five metrics each, 20,000 series.
 pub const MAX_LABEL_SETS: usize = 4_000;
 
-/// A label set that no live connection has and none had for this long makes room when the table is full. Prometheus
-/// takes its return for a restart of the counter.
+/// A label set that no live connection has and none had for this long is removed: far longer than between two scrapes,
+/// so that its last values were seen. Prometheus takes its return for a restart of the counter.
 pub const IDLE_LABEL_SET: Duration = Duration::from_secs(15 * 60);
 
 /// The five counters that share one label set.
@@ -26,7 +26,7 @@ pub struct Series {
     /// Towards the destination.
     pub(super) received: AtomicU64,
     pub(super) failed: AtomicU64,
-    /// Milliseconds from the table's start to the last connection that asked for it.
+    /// Milliseconds from the table's start to the last connection that asked for it or ended in it.
     last_used: AtomicU64,
 }
 
@@ -56,6 +56,7 @@ pub(super) struct Table {
     known: Mutex<Known>,
     other: [Arc<Series>; 2],
     overflowed: AtomicU64,
+    expired: AtomicU64,
     capacity: usize,
     idle: Duration,
     started: Instant,
@@ -74,6 +75,7 @@ impl Table {
             known: Mutex::default(),
             other: Reporter::ALL.map(|reporter| Series::new(TcpLabels::other(reporter))),
             overflowed: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
             capacity,
             idle,
             started: Instant::now(),
@@ -81,14 +83,14 @@ impl Table {
     }
 
     pub(super) fn series(&self, reporter: Reporter, labels: TcpLabels) -> Arc<Series> {
-        let now = milliseconds(self.started.elapsed());
+        let now = self.now();
         let mut known = self.lock();
         if let Some(series) = known.by_labels.get(&labels) {
             series.last_used.store(now, Ordering::Relaxed);
             return Arc::clone(series);
         }
         if known.by_labels.len() >= self.capacity {
-            known.evict(now, milliseconds(self.idle));
+            self.expire(&mut known, now);
         }
         if known.by_labels.len() >= self.capacity {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
@@ -100,13 +102,22 @@ impl Table {
         series
     }
 
+    /// A connection that had this series has ended: from now on it may be idle.
+    pub(super) fn touch(&self, series: &Series) {
+        series.last_used.store(self.now(), Ordering::Relaxed);
+    }
+
     pub(super) fn is_other(&self, series: &Arc<Series>) -> bool {
         self.other.iter().any(|other| Arc::ptr_eq(other, series))
     }
 
-    /// Every series with something to say.
+    /// Every series with something to say, after those that expired are gone.
     pub(super) fn all(&self) -> Vec<Arc<Series>> {
-        let known: Vec<_> = self.lock().by_labels.values().cloned().collect();
+        let known: Vec<_> = {
+            let mut known = self.lock();
+            self.expire(&mut known, self.now());
+            known.by_labels.values().cloned().collect()
+        };
         let used =
             |series: &&Arc<Series>| series.was_established() || series.failed.load(Ordering::Relaxed) > 0;
         known
@@ -123,17 +134,33 @@ impl Table {
         self.overflowed.load(Ordering::Relaxed)
     }
 
+    /// Label sets removed since start.
+    pub(super) fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
+    }
+
+    fn expire(&self, known: &mut Known, now: u64) {
+        let removed = known.evict(now, milliseconds(self.idle));
+        self.expired.fetch_add(removed, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the table's start.
+    fn now(&self) -> u64 {
+        milliseconds(self.started.elapsed())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Known {
-    /// Drops label sets that are idle. Looks through the table only when one of them can be.
-    fn evict(&mut self, now: u64, idle: u64) {
+    /// Drops label sets that are idle, and says how many. Looks through the table only when one of them can be.
+    fn evict(&mut self, now: u64, idle: u64) -> u64 {
         if now < self.next_eviction {
-            return;
+            return 0;
         }
+        let before = self.by_labels.len();
         let mut oldest = now;
         self.by_labels.retain(|_, series| {
             let last = series.last_used.load(Ordering::Relaxed);
@@ -146,6 +173,7 @@ impl Known {
             keep
         });
         self.next_eviction = oldest.saturating_add(idle);
+        (before - self.by_labels.len()) as u64
     }
 }
 

@@ -1,3 +1,5 @@
+mod bounds;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -6,6 +8,7 @@ use tramline_core::reason::Reason;
 use super::super::access_log::{Destination, Format};
 use super::super::test_support::connection;
 use super::super::{ConnectionInfo, Observer};
+use super::families::Kind;
 use super::*;
 
 fn observer(settings: MetricsSettings) -> Arc<Observer> {
@@ -98,8 +101,8 @@ fn a_refused_connection_is_failed_and_never_opened() {
     );
     assert_eq!(sum(&text, "istio_tcp_connections_opened_total", ""), 0.0);
     assert_eq!(sum(&text, "istio_tcp_connections_closed_total", ""), 0.0);
-    let refused = "reporter=\"destination\",reason=\"policy_denied\"";
-    assert_eq!(sum(&text, "tramline_connections_refused_total", refused), 1.0);
+    let refused = "reporter=\"destination\",verdict=\"deny\",reason=\"policy_denied\"";
+    assert_eq!(sum(&text, "tramline_verdicts_total", refused), 1.0);
 }
 
 #[test]
@@ -110,8 +113,8 @@ fn a_connection_dropped_unfinished_is_counted_as_cancelled() {
     assert_eq!(
         sum(
             &text,
-            "tramline_connections_refused_total",
-            "reason=\"cancelled\""
+            "tramline_verdicts_total",
+            "verdict=\"fail\",reason=\"cancelled\""
         ),
         1.0
     );
@@ -136,6 +139,28 @@ fn an_established_connection_that_is_reset_closes_with_its_flags() {
         1.0
     );
     assert_eq!(sum(&text, "istio_tcp_connections_failed_total", ""), 0.0);
+}
+
+#[test]
+fn the_time_to_connect_is_counted_once_and_only_where_it_was_reached() {
+    let observer = observer(MetricsSettings::default());
+    let open = observer.open(connection(Reporter::Source));
+    open.established();
+    open.established();
+    open.finish(Reason::Ok);
+    observer
+        .open(connection(Reporter::Source))
+        .finish(Reason::ConnectTimeout);
+    // Never said to be established: it was, but when is not known.
+    observer.open(connection(Reporter::Source)).finish(Reason::Ok);
+    let text = observer.render();
+    let count = "tramline_connect_seconds_count";
+    assert_eq!(sum(&text, count, "reporter=\"source\",path=\"hbone\""), 1.0);
+    assert_eq!(sum(&text, count, ""), 1.0, "{text}");
+    let last = "le=\"10.0\",reporter=\"source\",path=\"hbone\"";
+    assert_eq!(sum(&text, "tramline_connect_seconds_bucket", last), 1.0);
+    let took = sum(&text, "tramline_connect_seconds_sum", "hbone");
+    assert!(took > 0.0 && took < 1.0, "{took}");
 }
 
 #[test]
@@ -179,9 +204,9 @@ fn label_sets_are_bounded_and_the_rest_is_other() {
 
 #[test]
 fn idle_label_sets_make_room_and_those_in_use_do_not() {
-    let idle_label_set = std::time::Duration::ZERO;
+    let idle_label_set = std::time::Duration::from_millis(200);
     let observer = observer(MetricsSettings {
-        max_label_sets: 10,
+        max_label_sets: 3,
         idle_label_set,
         ..MetricsSettings::default()
     });
@@ -193,15 +218,18 @@ fn idle_label_sets_make_room_and_those_in_use_do_not() {
         open
     };
     let held = open("held");
-    for index in 0..100 {
-        open(&format!("w{index}")).finish(Reason::Ok);
+    for index in 0..10 {
+        open(&format!("first{index}")).finish(Reason::Ok);
     }
+    // No scrape in between: the table makes room by itself.
+    std::thread::sleep(2 * idle_label_set);
+    open("late").finish(Reason::Ok);
     let text = observer.render();
     let opened = "istio_tcp_connections_opened_total";
-    assert!(lines(&text, opened).len() <= 10);
     assert_eq!(sum(&text, opened, "source_workload=\"held\""), 1.0);
-    assert_eq!(sum(&text, opened, "source_workload=\"w99\""), 1.0);
-    assert_eq!(sum(&text, opened, "source_workload=\"other\""), 0.0);
+    assert_eq!(sum(&text, opened, "source_workload=\"late\""), 1.0);
+    assert_eq!(sum(&text, opened, "source_workload=\"other\""), 8.0);
+    assert_eq!(lines(&text, opened).len(), 3, "{text}");
     held.finish(Reason::Ok);
 }
 
@@ -313,13 +341,21 @@ fn everything() -> String {
         .finish(Reason::MtlsRequired);
     let before = observer.render();
     for family in families::ALL {
-        if lines(&before, &family.exposed_name()).is_empty() {
+        let first = match family.kind {
+            Kind::Histogram => format!("{}_count", family.name),
+            Kind::Counter | Kind::Gauge => family.exposed_name(),
+        };
+        if lines(&before, &first).is_empty() {
             let labels = family
                 .labels
                 .iter()
                 .map(|label| format!("some {label}"))
                 .collect();
-            let sample = Sample { labels, value: 3.0 };
+            let value = match family.kind {
+                Kind::Histogram => Value::Histogram(crate::latency::histogram()),
+                Kind::Counter | Kind::Gauge => Value::Number(3.0),
+            };
+            let sample = Sample { labels, value };
             observer.metrics().register(family, move || vec![sample.clone()]);
         }
     }
@@ -333,18 +369,28 @@ fn every_metric_is_exposed_with_exactly_its_name_and_labels() {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap());
         let labels: Vec<_> = match rest.split_once('}') {
+            Some(("{", _)) | None => Vec::new(),
             Some((labels, _)) => labels[1..]
                 .split("\",")
                 .map(|pair| pair.split_once('=').unwrap().0)
                 .collect(),
-            None => Vec::new(),
         };
         exposed.insert(format!("{name} {}", labels.join(",")));
     }
-    let documented = families::ALL
-        .iter()
-        .map(|family| format!("{} {}", family.exposed_name(), family.labels.join(",")));
-    assert_eq!(exposed, documented.collect());
+    let mut documented = BTreeSet::new();
+    for family in families::ALL {
+        let labels = family.labels.join(",");
+        if family.kind == Kind::Histogram {
+            for part in ["sum", "count"] {
+                documented.insert(format!("{}_{part} {labels}", family.name));
+            }
+            let with_le = [&["le"], family.labels].concat().join(",");
+            documented.insert(format!("{}_bucket {with_le}", family.name));
+        } else {
+            documented.insert(format!("{} {labels}", family.exposed_name()));
+        }
+    }
+    assert_eq!(exposed, documented);
     assert!(text.ends_with("# EOF\n"));
 }
 
@@ -367,8 +413,40 @@ fn a_sample_with_the_wrong_labels_is_left_out() {
     );
 }
 
+/// What the tables do not say.
+const NOTES: &str = "\
+## Denials
+
+A denial is one at both ends, in the access log (`verdict` deny) and in the metrics (`response_flags` DENY):
+
+- At the destination the agent that decides names the policy.
+- At the source the agent is told the reason: in a header of the answer to CONNECT (`tramline-reason`), or, for a connection that
+  is cut after it was up, by the error code of the stream's RST_STREAM (0x746c0001 `policy_denied`, 0x746c0002
+  `unknown_workload`, 0x746c0003 `no_certificate`, 0x746c0004 `limit_reached`): CONNECT streams have no trailers. Names of policies
+  do not travel.
+- ztunnel at the destination says 401 for a policy's denial and nothing else, which counts as `policy_denied`; a connection that it
+  cuts later is `reset_by_destination`. ztunnel at the source sees a reset, as from its own kind.
+- A client outside the mesh that comes in plaintext sees a reset or no answer; only the destination tells why.
+
+Bytes and the opening of a connection are counted under the flag `-`; its end is counted under the flag of its reason.
+
+## Bounds
+
+- At most 4,000 label sets of the `istio_tcp_*` metrics are kept (five metrics each). Further ones are counted under the value
+  `other` of every label but `reporter`, and `tramline_metric_label_sets_overflowed_total` says how often.
+- A label set that no connection has used for 15 minutes is removed; live connections keep theirs. When it comes back it
+  starts at zero, which Prometheus takes for a restart of the counter.
+- `reason`, `event`, `map` and `path` have fixed sets of values; `identity` has at most 1,000.
+- Buckets of the histograms: 100 µs, 250 µs, 500 µs and so on up to 10 s.
+";
+
 #[test]
 fn docs_metrics_md_is_current() {
+    assert_eq!(
+        (MAX_LABEL_SETS, IDLE_LABEL_SET.as_secs()),
+        (4_000, 15 * 60),
+        "NOTES"
+    );
     let mut page = String::from(
         "# Metrics\n\nOpenMetrics text at `/metrics` of `--metrics-address`. This page is made from \
          `node-agent/src/observe/metrics/families.rs`;\n`TRAMLINE_BLESS=1 cargo test -p tramline-node-agent docs_` \
@@ -379,6 +457,7 @@ fn docs_metrics_md_is_current() {
         let kind = match family.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         let labels = if family.labels == labels::TCP_LABELS.as_slice() {
             "*Istio's*".to_owned()
@@ -412,5 +491,6 @@ fn docs_metrics_md_is_current() {
             reason.description()
         );
     }
+    let _ = write!(page, "\n{NOTES}");
     crate::observe::test_support::assert_document("METRICS.md", &page);
 }

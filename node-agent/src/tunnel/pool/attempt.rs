@@ -6,13 +6,16 @@ use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
+use tramline_core::reason::Reason;
 
-use super::entry::{Granted, Lease, Pooled, UNSETTLED_STREAMS};
+use super::entry::{Granted, Lease, Life, Pooled, UNSETTLED_STREAMS};
+use super::health::Health;
 use super::{Pool, PoolKey};
-use crate::tunnel::TunnelError;
+use crate::identify::{PeerRole, TrustGuard};
 use crate::tunnel::connect::{Connected, connect};
 use crate::tunnel::driver::drive;
 use crate::tunnel::stats::{Open, TunnelStats};
+use crate::tunnel::{Shown, TunnelError};
 
 /// Takes the attempt out of the pool however its task ends; whoever still waits then gets an error.
 struct Registered {
@@ -39,8 +42,7 @@ impl Pool {
         self: &Arc<Self>,
         id: u64,
         key: PoolKey,
-        tls: Arc<rustls::ClientConfig>,
-        expires: SystemTime,
+        shown: Shown,
         dial: BoxFuture<'static, io::Result<TcpStream>>,
     ) {
         let registered = Registered {
@@ -49,22 +51,19 @@ impl Pool {
             id,
         };
         let stop = self.stop.clone();
+        // Before the handshake: what changes after it must be noticed.
+        let guard = shown.trust.guard();
+        let tls = shown.tls.clone();
         self.tasks.spawn(async move {
             let pool = &registered.pool;
             TunnelStats::count(&pool.stats.dials);
             let made = tokio::select! {
-                made = Box::pin(connect(&registered.key, tls, dial, &pool.settings)) => made,
+                made = Box::pin(connect(&registered.key, tls, dial, &pool.settings, &pool.stats)) => made,
                 () = stop.cancelled() => Err(TunnelError::Draining),
             };
             match made {
-                Ok(connected) => {
-                    TunnelStats::count(&pool.stats.handshakes_ok);
-                    pool.established(&registered, connected, expires).await;
-                }
-                Err(error) => {
-                    TunnelStats::count(&pool.stats.handshakes_failed);
-                    pool.grant(&registered, &Err(error));
-                }
+                Ok(connected) => pool.established(&registered, connected, &shown, guard).await,
+                Err(error) => pool.grant(&registered, &Err(error)),
             }
         });
     }
@@ -73,7 +72,8 @@ impl Pool {
         self: &Arc<Self>,
         registered: &Registered,
         connected: Connected,
-        expires: SystemTime,
+        shown: &Shown,
+        mut guard: TrustGuard,
     ) {
         let Connected {
             sender,
@@ -81,10 +81,22 @@ impl Pool {
             peer,
         } = connected;
         let (key, id) = (&registered.key, registered.id);
-        let limit = self.settings.max_streams_per_connection;
+        let limit = self.settings.max_streams_per_connection as usize;
+        let health = Arc::new(Health::new());
         let cancel = self.stop.child_token();
-        let expires = expires.min(peer.not_after);
-        let pooled = Arc::new(Pooled::new(id, sender, expires, limit, cancel.clone()));
+        let life = Life::new(
+            SystemTime::now(),
+            shown.expires.min(peer.not_after),
+            &shown.superseded,
+        );
+        let pooled = Arc::new(Pooled::new(
+            id,
+            sender,
+            life,
+            limit,
+            health.clone(),
+            cancel.clone(),
+        ));
         let open = Open::new(&self.stats, |stats| &stats.connections_open_client);
         let leaver = (Arc::downgrade(self), key.clone());
         let leave = move |unused_only| {
@@ -97,8 +109,26 @@ impl Pool {
         let address = key.address;
         let driven = cancel.clone();
         let settings = Arc::clone(&self.settings);
+        let stats = Arc::clone(&self.stats);
+        let watched = (health, Arc::clone(&self.stats));
         self.tasks.spawn(async move {
-            drive(connection, address, weak, driven, settings, || leave(true)).await;
+            let cut = weak.clone();
+            let driving = drive(connection, address, weak, watched, driven, settings, || {
+                leave(true)
+            });
+            let idle = tokio::select! {
+                idle = driving => idle,
+                why = guard.lost(&peer.chain, PeerRole::Server) => {
+                    tracing::warn!(%address, peer = %peer.identity, %why, "cut a tunnel");
+                    if let Some(pooled) = cut.upgrade() {
+                        pooled.cancel(Reason::PeerUntrusted);
+                    }
+                    false
+                }
+            };
+            if idle {
+                TunnelStats::count(&stats.released);
+            }
             // Also for callers that wait for the peer's settings: there will be none.
             cancel.cancel();
             leave(false);

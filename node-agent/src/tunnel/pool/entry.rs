@@ -9,8 +9,11 @@ use futures_util::FutureExt;
 use h2::client::SendRequest;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
+use tramline_core::reason::Reason;
 
+use super::health::Health;
 use crate::tunnel::TunnelError;
+use crate::tunnel::cut::Cut;
 
 /// Streams on a connection whose peer has not told its limit yet; one that allows fewer makes the rest wait.
 pub(super) const UNSETTLED_STREAMS: usize = 16;
@@ -46,12 +49,15 @@ impl Entry {
     }
 
     /// A place on the first connection with room, so that the last ones become idle; forgets those that take no
-    /// streams any more. Their streams go on.
+    /// streams any more. Their streams go on. One whose peer is silent at present is passed over.
     pub(super) fn place(&mut self) -> Option<Lease> {
         let now = SystemTime::now();
         self.connections
             .retain(|connection| connection.takes_streams(now));
-        self.connections.iter().find_map(Lease::take)
+        self.connections
+            .iter()
+            .filter(|connection| !connection.health.is_suspect())
+            .find_map(Lease::take)
     }
 
     /// An attempt whose connection will have room for one more.
@@ -63,6 +69,28 @@ impl Entry {
     }
 }
 
+/// How long a connection takes new streams: until half of what was left of the shorter certificate when it was made,
+/// or until this side has a newer one. The other half is for the streams that it has.
+#[derive(Debug)]
+pub(super) struct Life {
+    retires: SystemTime,
+    superseded: CancellationToken,
+}
+
+impl Life {
+    pub(super) fn new(now: SystemTime, expires: SystemTime, superseded: &CancellationToken) -> Self {
+        let left = expires.duration_since(now).unwrap_or_default();
+        Self {
+            retires: now + left / 2,
+            superseded: superseded.clone(),
+        }
+    }
+
+    fn takes_streams(&self, now: SystemTime) -> bool {
+        now < self.retires && !self.superseded.is_cancelled()
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Pooled {
@@ -71,8 +99,10 @@ pub(in crate::tunnel) struct Pooled {
     in_use: AtomicUsize,
     settled: AtomicBool,
     settling: Notify,
-    expires: SystemTime,
+    life: Life,
     limit: usize,
+    health: Arc<Health>,
+    cut: Cut,
     cancel: CancellationToken,
 }
 
@@ -80,8 +110,9 @@ impl Pooled {
     pub(super) fn new(
         id: u64,
         sender: SendRequest<Bytes>,
-        expires: SystemTime,
+        life: Life,
         limit: usize,
+        health: Arc<Health>,
         cancel: CancellationToken,
     ) -> Self {
         Self {
@@ -90,8 +121,10 @@ impl Pooled {
             in_use: AtomicUsize::new(0),
             settled: AtomicBool::new(false),
             settling: Notify::new(),
-            expires,
+            life,
             limit,
+            health,
+            cut: Cut::default(),
             cancel,
         }
     }
@@ -116,9 +149,15 @@ impl Pooled {
         }
     }
 
-    /// Ends the connection with its streams.
-    pub(super) fn cancel(&self) {
+    /// Ends the connection with its streams, for a reason that they will name.
+    pub(super) fn cancel(&self, reason: Reason) {
+        self.cut.because(reason);
         self.cancel.cancel();
+    }
+
+    /// The connection ends with the agent, unless it was given another reason.
+    pub(in crate::tunnel) fn drained(&self) {
+        self.cut.because(Reason::AgentDraining);
     }
 
     /// Resolves when the connection has ended or is to end.
@@ -129,7 +168,7 @@ impl Pooled {
     fn takes_streams(&self, now: SystemTime) -> bool {
         // Fails after GOAWAY and when the connection is lost.
         let alive = !matches!(self.sender.clone().ready().now_or_never(), Some(Err(_)));
-        alive && now < self.expires && !self.cancel.is_cancelled()
+        alive && self.life.takes_streams(now) && !self.cancel.is_cancelled()
     }
 
     fn capacity(&self) -> usize {
@@ -161,6 +200,15 @@ impl Lease {
 
     pub(super) fn sender(&self) -> SendRequest<Bytes> {
         self.0.sender.clone()
+    }
+
+    pub(super) fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// Why the connection was ended, for its streams.
+    pub(in crate::tunnel) fn cut(&self) -> Cut {
+        self.0.cut.clone()
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tramline_core::reason::Reason;
 
 use super::support::{Rig, echo, identity, pair};
-use crate::tunnel::{ConnectRequest, Forwarded, TunnelSettings, serve};
+use crate::tunnel::{ConnectRequest, Forwarded, Served, Shown, TunnelSettings, serve};
 
 const SHORT: Duration = Duration::from_secs(1);
 /// What "about one deadline" may be on a busy machine, well below two of them in a row for six callers.
@@ -25,7 +25,12 @@ fn short() -> TunnelSettings {
     }
 }
 
-fn request() -> ConnectRequest {
+/// The same with a certificate that ends at `expires`.
+fn until(shown: Shown, expires: SystemTime) -> Shown {
+    Shown { expires, ..shown }
+}
+
+pub(super) fn request() -> ConnectRequest {
     ConnectRequest {
         authority: "10.9.8.7:80".parse().unwrap(),
         forwarded: Forwarded {
@@ -44,9 +49,9 @@ async fn callers_of_a_black_hole_fail_together_and_disturb_nobody() {
     let key = rig.key("127.0.0.1:9".parse().unwrap());
     let started = Instant::now();
     let callers = join_all((0..6).map(|_| {
-        let tls = rig.source.client_config(&key.destination);
+        let tls = Shown::to(&key.destination, &rig.source);
         let dial = || std::future::pending().boxed();
-        rig.pool.open(&key, tls, rig.source.not_after(), dial, request())
+        rig.pool.open(&key, tls, dial, request())
     }));
     let other = async {
         drop(rig.open(alive).await.unwrap());
@@ -109,7 +114,7 @@ async fn a_caller_that_gives_up_does_not_end_the_attempt_of_the_others() {
     let rig = Rig::new(TunnelSettings::default());
     let (address, _server) = rig.server(echo().await).await;
     let key = rig.key(address);
-    let tls = rig.source.client_config(&key.destination);
+    let tls = Shown::to(&key.destination, &rig.source);
     let slow = move || {
         async move {
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -117,7 +122,7 @@ async fn a_caller_that_gives_up_does_not_end_the_attempt_of_the_others() {
         }
         .boxed()
     };
-    let first = rig.pool.open(&key, tls, rig.source.not_after(), slow, request());
+    let first = rig.pool.open(&key, tls, slow, request());
     assert!(
         tokio::time::timeout(Duration::from_millis(50), first)
             .await
@@ -148,20 +153,16 @@ async fn refused_impostor_and_expired_each_have_their_reason() {
         Reason::PeerIdentityMismatch
     );
     // Even if the TLS configuration had let the peer in.
-    let tls = rig.source.client_config(&identity("server"));
+    let tls = Shown::to(&identity("server"), &rig.source);
     let dial = move || TcpStream::connect(address).boxed();
-    let error = rig
-        .pool
-        .open(&key, tls, rig.source.not_after(), dial, request())
-        .await
-        .unwrap_err();
+    let error = rig.pool.open(&key, tls, dial, request()).await.unwrap_err();
     assert_eq!(error.reason(), Reason::PeerIdentityMismatch);
 
     let key = rig.key(address);
-    let tls = rig.source.client_config(&key.destination);
+    let tls = Shown::to(&key.destination, &rig.source);
     let error = rig
         .pool
-        .open(&key, tls, SystemTime::now(), dial, request())
+        .open(&key, until(tls, SystemTime::now()), dial, request())
         .await
         .unwrap_err();
     assert_eq!(error.reason(), Reason::NoCertificate);
@@ -173,10 +174,14 @@ async fn no_stream_starts_on_a_connection_whose_certificate_ended() {
     let rig = Rig::new(TunnelSettings::default());
     let (address, _server) = rig.server(echo().await).await;
     let key = rig.key(address);
-    let tls = rig.source.client_config(&key.destination);
+    let tls = Shown::to(&key.destination, &rig.source);
     let soon = SystemTime::now() + Duration::from_millis(500);
     let dial = move || TcpStream::connect(address).boxed();
-    let old = rig.pool.open(&key, tls, soon, dial, request()).await.unwrap();
+    let old = rig
+        .pool
+        .open(&key, until(tls, soon), dial, request())
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
     let new = rig.open(address).await.unwrap();
     assert_eq!(rig.accepted.load(Ordering::Relaxed), 2);
@@ -190,10 +195,14 @@ async fn a_silent_client_and_half_a_client_hello_are_closed_in_time() {
         let (mut client, inner) = pair().await;
         client.write_all(sent).await.unwrap();
         let started = Instant::now();
-        let tls = rig.destination.server_config();
-        let error = serve(inner, tls, &rig.settings, rig.stats.clone())
-            .await
-            .unwrap_err();
+        let error = serve(
+            inner,
+            Served::with(&rig.destination),
+            &rig.settings,
+            rig.stats.clone(),
+        )
+        .await
+        .unwrap_err();
         assert_eq!(error.reason(), Reason::HandshakeTimeout);
         assert!(
             (SHORT..ABOUT_ONE).contains(&started.elapsed()),
@@ -202,7 +211,7 @@ async fn a_silent_client_and_half_a_client_hello_are_closed_in_time() {
         );
         assert!(!matches!(client.read(&mut [0]).await, Ok(1..)), "closed");
     }
-    assert_eq!(rig.stats.handshakes_failed.load(Ordering::Relaxed), 2);
+    assert_eq!(rig.stats.server_handshakes.failed(), 2);
 }
 
 #[tokio::test]
@@ -211,10 +220,14 @@ async fn tls_without_a_preface_is_closed_in_time() {
     let (client, inner) = pair().await;
     let connector = tokio_rustls::TlsConnector::from(rig.source.client_config(&identity("server")));
     let name = rustls_pki_types::ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
-    let tls = rig.destination.server_config();
     let (_client, served) = tokio::join!(
         connector.connect(name, client),
-        serve(inner, tls, &rig.settings, rig.stats.clone())
+        serve(
+            inner,
+            Served::with(&rig.destination),
+            &rig.settings,
+            rig.stats.clone()
+        )
     );
     assert_eq!(served.unwrap_err().reason(), Reason::HandshakeTimeout);
 }
@@ -230,7 +243,7 @@ async fn a_connection_that_stops_answering_is_given_up_and_replaced() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (tls, settings, stats) = (
-        rig.destination.server_config(),
+        Served::with(&rig.destination),
         rig.settings.clone(),
         rig.stats.clone(),
     );
@@ -250,6 +263,87 @@ async fn a_connection_that_stops_answering_is_given_up_and_replaced() {
     assert!(lost.expect("notices").unwrap().is_err());
     rig.until(|s| &s.connections_open_client, 0).await;
     rig.open(address).await.unwrap();
+}
+
+/// The peer of a pooled connection goes silent (its node is gone, its agent stuck) while a fresh connection to the
+/// same address would work.
+#[tokio::test]
+async fn a_pooled_connection_that_falls_silent_holds_nobody_up() {
+    let rig = Rig::new(TunnelSettings::default());
+    let (server, _server) = rig.server(echo().await).await;
+    let (address, freeze) = super::support::freezer(server).await;
+    let (mut client, relayed) = rig.client(address).await;
+    client.write_all(b"x").await.unwrap();
+    client.read_exact(&mut [0]).await.unwrap();
+    freeze.send_replace(true);
+
+    let started = Instant::now();
+    for stream in join_all((0..10).map(|_| rig.open(address))).await {
+        stream.unwrap();
+    }
+    let noticed = started.elapsed();
+    assert!(
+        noticed < Duration::from_secs(5),
+        "{noticed:?} until another was tried"
+    );
+    let started = Instant::now();
+    rig.open(address).await.unwrap();
+    assert!(
+        started.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(rig.stats.connections_suspected.load(Ordering::Relaxed), 1);
+    assert!(
+        !relayed.is_finished(),
+        "what is open has until the PING's deadline"
+    );
+}
+
+#[tokio::test]
+async fn the_streams_of_a_lost_tunnel_say_so() {
+    let settings = TunnelSettings {
+        ping_interval: Duration::from_millis(200),
+        ping_timeout: Duration::from_millis(300),
+        ..TunnelSettings::default()
+    };
+    let rig = Rig::new(settings);
+    let (server, _server) = rig.server(echo().await).await;
+    let (address, freeze) = super::support::freezer(server).await;
+    let (mut client, relayed) = rig.client(address).await;
+    client.write_all(b"x").await.unwrap();
+    client.read_exact(&mut [0]).await.unwrap();
+    freeze.send_replace(true);
+    let end = tokio::time::timeout(Duration::from_secs(5), relayed).await;
+    assert_eq!(end.unwrap().unwrap().reason, Reason::TunnelLost);
+    // The server's own PING may run out too.
+    assert!((1..=2).contains(&rig.stats.connections_lost.load(Ordering::Relaxed)));
+}
+
+#[tokio::test]
+async fn a_fresh_connection_that_falls_silent_is_named() {
+    let rig = Rig::new(TunnelSettings::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tls, settings, stats) = (
+        Served::with(&rig.destination),
+        rig.settings.clone(),
+        rig.stats.clone(),
+    );
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let _frozen = serve(tcp, tls, &settings, stats).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let started = Instant::now();
+    let error = rig.open(address).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::TunnelLost, "{error}");
+    assert!(error.to_string().contains("silent"), "{error}");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test]

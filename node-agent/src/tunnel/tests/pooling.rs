@@ -11,7 +11,7 @@ use tramline_core::reason::Reason;
 use tramline_core::workload::WorkloadUid;
 
 use super::support::{Rig, echo, identity};
-use crate::tunnel::TunnelSettings;
+use crate::tunnel::{Served, Shown, TunnelSettings};
 
 #[tokio::test]
 async fn bytes_cross_and_the_second_stream_shares_the_connection() {
@@ -56,7 +56,7 @@ async fn the_server_sees_who_asks_for_what() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_streams_share_twenty_connections_and_leave_nothing() {
+async fn two_thousand_streams_share_few_connections_and_leave_nothing() {
     let rig = Rig::new(TunnelSettings {
         idle: Duration::from_millis(300),
         ..TunnelSettings::default()
@@ -78,7 +78,7 @@ async fn two_thousand_streams_share_twenty_connections_and_leave_nothing() {
         .map(Result::unwrap)
         .collect();
     let connections = rig.accepted.load(Ordering::Relaxed);
-    assert!((20..=24).contains(&connections), "{connections} connections");
+    assert!((32..=36).contains(&connections), "{connections} connections");
     for (i, stream) in (0_u32..).zip(&mut streams) {
         stream
             .send
@@ -143,8 +143,42 @@ async fn a_workload_that_leaves_takes_its_tunnels_along() {
     assert_eq!(rig.pool.connections(), 1);
     rig.pool.evict_source(&WorkloadUid::new("source-pod"));
     assert_eq!((rig.pool.connections(), rig.pool.keys()), (0, 0));
-    assert_eq!(relayed.await.unwrap().reason, Reason::ResetByDestination);
+    assert_eq!(relayed.await.unwrap().reason, Reason::Cancelled);
     rig.until(|s| &s.connections_open_client, 0).await;
+}
+
+#[tokio::test]
+async fn a_destination_that_leaves_takes_its_tunnels_along() {
+    let rig = Rig::new(TunnelSettings::default());
+    let (address, _server) = rig.server(echo().await).await;
+    let (mut client, relayed) = rig.client(address).await;
+    client.write_all(b"x").await.unwrap();
+    client.read_exact(&mut [0]).await.unwrap();
+    rig.pool
+        .retain_destinations(|at, who| at == address && *who == identity("server"));
+    assert_eq!(rig.pool.connections(), 1);
+    rig.pool
+        .retain_destinations(|at, who| at == address && *who == identity("another"));
+    assert_eq!((rig.pool.connections(), rig.pool.keys()), (0, 0));
+    assert_eq!(relayed.await.unwrap().reason, Reason::UnknownWorkload);
+    rig.until(|s| &s.connections_open_client, 0).await;
+}
+
+#[tokio::test]
+async fn callers_of_a_destination_that_leaves_are_told_at_once() {
+    let rig = Rig::new(TunnelSettings::default());
+    let key = rig.key("127.0.0.1:9".parse().unwrap());
+    let tls = Shown::to(&key.destination, &rig.source);
+    let dial = || futures_util::FutureExt::boxed(std::future::pending());
+    let open = rig.pool.open(&key, tls, dial, super::failures::request());
+    let leave = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        rig.pool.retain_destinations(|_, _| false);
+    };
+    let (opened, ()) = tokio::time::timeout(Duration::from_secs(1), async { tokio::join!(open, leave) })
+        .await
+        .expect("told at once");
+    assert_eq!(opened.unwrap_err().reason(), Reason::UnknownWorkload);
 }
 
 #[tokio::test]
@@ -154,7 +188,7 @@ async fn a_closing_peer_gets_no_new_streams_and_keeps_the_old_one() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (tls, settings, stats, close) = (
-        rig.destination.server_config(),
+        Served::with(&rig.destination),
         rig.settings.clone(),
         Arc::clone(&rig.stats),
         Arc::clone(&closing),
@@ -201,6 +235,6 @@ async fn draining_lets_streams_finish_and_then_cuts_them() {
         Reason::AgentDraining
     );
     drained.await.unwrap();
-    assert_eq!(relayed.await.unwrap().reason, Reason::ResetByDestination);
+    assert_eq!(relayed.await.unwrap().reason, Reason::AgentDraining);
     assert_eq!(rig.stats.connections_open_client.load(Ordering::Relaxed), 0);
 }

@@ -17,8 +17,8 @@ use tramline_core::workload::WorkloadUid;
 
 use crate::identify::{CertificateAuthority, WorkloadCertificate};
 use crate::tunnel::{
-    ConnectRequest, Forwarded, Pool, PoolKey, RelayEnd, Side, TunnelError, TunnelSettings, TunnelStats,
-    TunnelStream, relay, serve,
+    ConnectRequest, Forwarded, Pool, PoolKey, RelayEnd, Served, Shown, Side, TunnelError, TunnelSettings,
+    TunnelStats, TunnelStream, relay, serve,
 };
 
 pub(super) fn identity(account: &str) -> SpiffeId {
@@ -89,7 +89,7 @@ impl Rig {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = self.destination.server_config();
+        let tls = Served::with(&self.destination);
         let (settings, stats, accepted) = (
             self.settings.clone(),
             Arc::clone(&self.stats),
@@ -99,12 +99,8 @@ impl Rig {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 accepted.fetch_add(1, Ordering::Relaxed);
-                let (tls, settings, stats, handle) = (
-                    Arc::clone(&tls),
-                    settings.clone(),
-                    Arc::clone(&stats),
-                    handle.clone(),
-                );
+                let (tls, settings, stats, handle) =
+                    (tls.clone(), settings.clone(), Arc::clone(&stats), handle.clone());
                 tokio::spawn(async move {
                     let Ok(mut connection) = serve(tcp, tls, &settings, stats).await else {
                         return;
@@ -124,7 +120,7 @@ impl Rig {
 
     pub(super) async fn open_key(&self, key: &PoolKey) -> Result<TunnelStream, TunnelError> {
         let address = key.address;
-        let tls = self.source.client_config(&key.destination);
+        let shown = Shown::to(&key.destination, &self.source);
         let request = ConnectRequest {
             authority: "10.9.8.7:80".parse().unwrap(),
             forwarded: Forwarded {
@@ -135,9 +131,7 @@ impl Rig {
             traceparent: None,
         };
         let dial = move || TcpStream::connect(address).boxed();
-        self.pool
-            .open(key, tls, self.source.not_after(), dial, request)
-            .await
+        self.pool.open(key, shown, dial, request).await
     }
 
     /// A client's socket whose connection goes through a tunnel to the server at `address`.
@@ -196,4 +190,28 @@ where
         }
     });
     address
+}
+
+/// A network path to `target`. Set to true, the connections that exist are held open and carry nothing more; new
+/// ones are carried.
+pub(super) async fn freezer(target: SocketAddr) -> (SocketAddr, tokio::sync::watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (freeze, frozen) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        loop {
+            let (mut left, _) = listener.accept().await.unwrap();
+            let mut right = TcpStream::connect(target).await.unwrap();
+            let (mut frozen, fresh) = (frozen.clone(), *frozen.borrow());
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut left, &mut right) => {}
+                    () = async { drop(frozen.wait_for(|frozen| *frozen && !fresh).await) } => {
+                        std::future::pending().await
+                    }
+                }
+            });
+        }
+    });
+    (address, freeze)
 }

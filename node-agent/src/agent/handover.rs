@@ -1,0 +1,112 @@
+//! An upgrade: a new agent beside the old one, as a DaemonSet with `maxSurge` starts it.
+//!
+//! | moment | pins, maps, events | new connections | admin socket, health port |
+//! |---|---|---|---|
+//! | the successor starts | old | old | old |
+//! | it has read its configuration and asks (`POST /handover`) | old, until nothing is being written | old | old |
+//! | the old one steps aside (unlocks the pins) | nobody, for milliseconds | old: its listeners are still in the map | closed |
+//! | the successor locks the pins, replaces the programs | new | old | new |
+//! | it enrols a pod: its listeners replace the old ones | new | new, pod by pod | new |
+//! | SIGTERM to the old one | new | new | new |
+//!
+//! The old one carries on with the connections it has, tells the other nodes to open new tunnels, and ends on SIGTERM
+//! when its connections have ended or its time is over. Should the successor die before, the old one takes everything
+//! back.
+
+use crate::{
+    cli::{self, RunConfig},
+    context::Context,
+    discover::FilesSource,
+};
+use anyhow::Context as _;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+use tramline_core::mesh::MeshSettings;
+
+/// How long the kernel waits for a successor that asked for it.
+const ARRIVAL: Duration = Duration::from_secs(10);
+/// Between looks whether the successor lives.
+const LOOK: Duration = Duration::from_millis(250);
+/// The pins have to be free for so many looks: they change hands too when the successor has a successor.
+const LOOKS: u32 = 3;
+
+/// Asks the agent that runs, if there is one, for the kernel. Answers whether there is one.
+///
+/// # Errors
+/// It does not hand over, or this agent would have no configuration to go on with.
+pub(super) fn ask(config: &RunConfig, settings: &MeshSettings) -> anyhow::Result<bool> {
+    if !config.takeover || !cli::is_answered(&config.admin_socket) {
+        return Ok(false);
+    }
+    FilesSource::new(&config.config_dir, settings.clone())
+        .load_once()
+        .context("the agent that runs stays: its successor cannot read the configuration")?;
+    cli::ask_for_handover(&config.admin_socket)
+        .map_err(anyhow::Error::msg)
+        .context("the agent that runs does not hand over; stop it first")?;
+    tracing::info!("another agent runs and steps aside");
+    Ok(true)
+}
+
+/// The old agent's part: waits to be asked, steps aside, and takes the kernel back if the successor dies.
+pub(super) struct Predecessor {
+    pub(super) asked: Arc<Notify>,
+    pub(super) context: Arc<Context>,
+}
+
+impl Predecessor {
+    /// Waits for a successor's question and steps aside. The admin socket and the health port are to be closed next.
+    pub(super) async fn step_aside(&self) {
+        self.asked.notified().await;
+        let broker = &self.context.broker;
+        self.context.duty.leave(|| broker.step_aside()).await;
+        tracing::info!(
+            connections = self.context.observer.connections().len(),
+            "stepped aside for another agent; connections that are open go on here"
+        );
+    }
+
+    /// Waits until the successor is gone, and takes programs and listeners back. The pods' rows are to be written
+    /// next, then [`crate::duty::Duty::resume`] called.
+    pub(super) async fn outlive(&self) {
+        self.arrival().await;
+        let mut free = 0;
+        loop {
+            sleep(LOOK).await;
+            free = if self.context.broker.is_free() {
+                free + 1
+            } else {
+                0
+            };
+            if free < LOOKS {
+                continue;
+            }
+            match self.context.broker.take_back().await {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(%error, "cannot take the kernel back yet"),
+            }
+        }
+        tracing::warn!("the agent that took over is gone; this one carries on");
+    }
+
+    async fn arrival(&self) {
+        let deadline = Instant::now() + ARRIVAL;
+        while self.context.broker.is_free() && Instant::now() < deadline {
+            sleep(LOOK / 10).await;
+        }
+    }
+
+    /// Waits for the connections to end, at most for `grace`.
+    pub(super) async fn drain(&self, grace: Duration) {
+        let open = || self.context.observer.connections().len();
+        tracing::info!(connections = open(), ?grace, "draining");
+        let deadline = Instant::now() + grace;
+        while open() > 0 && Instant::now() < deadline {
+            sleep(LOOK).await;
+        }
+        tracing::info!(cut = open(), "drained");
+    }
+}

@@ -1,0 +1,151 @@
+//! What the agent knows of the endpoints of Services beyond the configuration: which are busy, which just failed, which
+//! are a client's own, and how many retries a Service may still cost. The rules are the core's; here are the clock and
+//! the locks.
+
+mod loads;
+
+pub(crate) use self::loads::Live;
+use self::loads::Loads;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tramline_core::{
+    route::{Balance, affinity::Pins, outlier::Avoided, retry_budget::RetryBudgets},
+    service::Service,
+    workload::WorkloadUid,
+};
+
+/// One for the whole agent. No lock is held across a wait.
+pub(crate) struct Balancer {
+    start: Instant,
+    loads: Arc<Loads>,
+    pins: Mutex<Pins>,
+    avoided: Mutex<Avoided>,
+    budgets: Mutex<RetryBudgets>,
+    granted: AtomicU64,
+    denied: AtomicU64,
+}
+
+impl Default for Balancer {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            loads: Arc::default(),
+            pins: Mutex::default(),
+            avoided: Mutex::default(),
+            budgets: Mutex::default(),
+            granted: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Balancer {
+    /// The time by which the core's tables count.
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Counts a connection towards an endpoint until the answer is dropped.
+    pub(crate) fn count(&self, endpoint: SocketAddr) -> Live {
+        Loads::count(&self.loads, endpoint)
+    }
+
+    /// What the core asks when `source` opens a connection.
+    pub(crate) fn seen_by<'a>(&'a self, source: &'a WorkloadUid) -> impl Balance + 'a {
+        let now = self.now();
+        SeenBy {
+            balancer: self,
+            source,
+            now,
+            any_avoided: !lock(&self.avoided).is_empty(now),
+        }
+    }
+
+    /// A client's connection to the port of a Service goes to this endpoint.
+    pub(crate) fn chosen(&self, client: IpAddr, service: &Service, port: u16, endpoint: SocketAddr) {
+        if service.session_affinity.is_some() {
+            lock(&self.pins).set(client, service, port, endpoint, self.now());
+        }
+    }
+
+    /// A connection to a Service begins.
+    pub(crate) fn begun(&self, service: &Service) {
+        lock(&self.budgets).connection(service, self.now());
+    }
+
+    /// Whether the Service may cost one more attempt; if so it is taken.
+    pub(crate) fn take_retry(&self, service: &Service) -> bool {
+        let taken = lock(&self.budgets).take(service, self.now());
+        let counter = if taken { &self.granted } else { &self.denied };
+        counter.fetch_add(1, Ordering::Relaxed);
+        taken
+    }
+
+    /// `source` could not reach the endpoint.
+    pub(crate) fn failed(&self, source: &WorkloadUid, endpoint: SocketAddr) {
+        lock(&self.avoided).failed(source, endpoint, self.now());
+    }
+
+    /// `source` reached the endpoint.
+    pub(crate) fn reached(&self, source: &WorkloadUid, endpoint: SocketAddr) {
+        let mut avoided = lock(&self.avoided);
+        if !avoided.is_empty(self.now()) {
+            avoided.reached(source, endpoint);
+        }
+    }
+
+    /// Attempts with another endpoint that were made, and that the budget did not allow.
+    pub(crate) fn retries(&self) -> [(&'static str, u64); 2] {
+        [
+            ("made", self.granted.load(Ordering::Relaxed)),
+            ("out_of_budget", self.denied.load(Ordering::Relaxed)),
+        ]
+    }
+
+    /// How full the tables are.
+    pub(crate) fn entries(&self) -> [(&'static str, usize); 4] {
+        let now = self.now();
+        [
+            ("avoided", lock(&self.avoided).len(now)),
+            ("budgets", lock(&self.budgets).len(now)),
+            ("loads", self.loads.len()),
+            ("pins", lock(&self.pins).len(now)),
+        ]
+    }
+}
+
+struct SeenBy<'a> {
+    balancer: &'a Balancer,
+    source: &'a WorkloadUid,
+    now: Duration,
+    /// Mostly false, and then a Service with a thousand endpoints is not looked up a thousand times.
+    any_avoided: bool,
+}
+
+impl Balance for SeenBy<'_> {
+    fn load(&self, endpoint: SocketAddr) -> u64 {
+        self.balancer.loads.of(endpoint)
+    }
+
+    fn is_avoided(&self, endpoint: SocketAddr) -> bool {
+        self.any_avoided && lock(&self.balancer.avoided).contains(self.source, endpoint, self.now)
+    }
+
+    fn pinned(&self, client: IpAddr, service: &Service, port: u16) -> Option<SocketAddr> {
+        lock(&self.balancer.pins).get(client, service, port, self.now)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics under these locks; if something did, a table of hints is good enough as it is.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Whom the agent believes: the roots of one trust domain and what they have revoked, replaced whole while it runs.
+
+mod anchors;
+mod crl;
+mod guard;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
+use rustls::{CertificateError, OtherError};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
+use tramline_core::identity::{SpiffeId, TrustDomain};
+use webpki::KeyUsage;
+
+pub(super) use self::anchors::{Anchors, certificate_time, certificates, fingerprint, trust_domain_uri};
+pub use self::anchors::{CrlInfo, RootInfo};
+pub(super) use self::crl::Crl;
+pub use self::guard::{PeerRole, TrustGuard};
+use super::peer::peer_identity;
+use super::verify::PeerError;
+
+/// What is believed at this moment. Every handshake asks it, so a change needs no new TLS configurations.
+#[derive(Debug)]
+pub struct Trust {
+    trust_domain: TrustDomain,
+    provider: Arc<CryptoProvider>,
+    anchors: ArcSwap<Anchors>,
+    /// Counts the changes, after each was stored: live connections are re-checked by it.
+    changes: watch::Sender<u64>,
+}
+
+/// What is believed, for people and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustSnapshot {
+    /// Changes since the agent started.
+    pub generation: u64,
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// The roots, the one that lives longest first.
+    pub roots: Vec<RootInfo>,
+    /// The revocation lists.
+    pub crls: Vec<CrlInfo>,
+}
+
+impl Trust {
+    pub(super) fn new(
+        trust_domain: TrustDomain,
+        provider: Arc<CryptoProvider>,
+        anchors: Arc<Anchors>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            trust_domain,
+            provider,
+            anchors: ArcSwap::new(anchors),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    /// Believes `anchors` and nothing else from now on, and has live connections re-checked.
+    pub(super) fn replace(&self, anchors: Arc<Anchors>) {
+        self.anchors.store(anchors);
+        self.changes.send_modify(|generation| *generation += 1);
+    }
+
+    /// Tells of changes.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub(super) fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    /// Watches over a peer. To be made before its handshake: no change between the two is missed then.
+    pub fn guard(self: &Arc<Self>) -> TrustGuard {
+        TrustGuard::new(self.clone(), self.changes.subscribe())
+    }
+
+    /// The state for people and metrics.
+    pub fn snapshot(&self) -> TrustSnapshot {
+        let generation = *self.changes.borrow();
+        let anchors = self.anchors.load();
+        TrustSnapshot {
+            generation,
+            trust_domain: self.trust_domain.clone(),
+            roots: anchors.roots().to_vec(),
+            crls: anchors.crls().map(|crl| crl.info().clone()).collect(),
+        }
+    }
+
+    /// The identity that a chain proves at `now` for `usage`.
+    pub(super) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<SpiffeId, rustls::Error> {
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        self.anchors
+            .load()
+            .verify(algorithms, leaf, intermediates, now, usage)
+            .map_err(chain_error)?;
+        let identity = peer_identity(leaf).map_err(PeerError::from)?;
+        if identity.trust_domain() != &self.trust_domain {
+            return Err(PeerError::TrustDomain(identity).into());
+        }
+        Ok(identity)
+    }
+}
+
+/// The error that makes rustls send the fitting alert; the rest keeps webpki's own words.
+fn chain_error(error: webpki::Error) -> rustls::Error {
+    match error {
+        webpki::Error::BadDer | webpki::Error::BadDerTime | webpki::Error::TrailingData(_) => {
+            CertificateError::BadEncoding
+        }
+        webpki::Error::CertExpired { time, not_after } => {
+            CertificateError::ExpiredContext { time, not_after }
+        }
+        webpki::Error::CertNotValidYet { time, not_before } => {
+            CertificateError::NotValidYetContext { time, not_before }
+        }
+        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        webpki::Error::CertRevoked => CertificateError::Revoked,
+        webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests;
