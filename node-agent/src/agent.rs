@@ -17,7 +17,7 @@ use crate::{
     broker::{self, Broker, BrokerSettings},
     cli::{DoctorArgs, RunConfig},
     context::{Context, Waits},
-    discover::FilesSource,
+    discover::{FilesSource, files::LastGood},
     doctor::Check,
     duty::Duty,
     identify::{CertStore, CertificateAuthority, TrustFiles},
@@ -162,18 +162,19 @@ async fn serve(
         }
     });
 
-    let updates = FilesSource::new(&config.config_dir, settings).watch(stop.clone());
-    let follow = configuration::follow(
-        context.clone(),
-        updates,
+    let updates = FilesSource::new(&config.config_dir, settings)
+        .with_last_good(LastGood::new(&config.state_dir, &config.instance))
+        .watch(stop.clone());
+    let follower = configuration::Follower {
+        context: context.clone(),
         report,
         configured,
         enrolled,
-        data.handle().clone(),
-    );
+        data: data.handle().clone(),
+    };
     tracing::info!(node = %config.node, instance = %config.instance, "started");
     tokio::select! {
-        () = follow => anyhow::bail!("the configuration source ended"),
+        () = follower.run(updates) => anyhow::bail!("the configuration source ended"),
         result = take_turns(config, &predecessor, &mut front, data) => result?,
         result = told_to_end(config, &predecessor) => result?,
     }

@@ -5,6 +5,7 @@
 mod certificates;
 mod client;
 mod completions;
+mod config;
 mod connections;
 mod doctor;
 mod duration;
@@ -81,6 +82,8 @@ enum Command {
     Policies(OutputArgs),
     /// List the certificates of this node's workloads
     Certificates(OutputArgs),
+    /// Check or print a configuration
+    Config(config::ConfigArgs),
     /// Explain what would happen to a connection, by the code that decides; exit code 3 when it would not be let in
     Explain(explain::ExplainArgs),
     /// List live connections, the oldest first
@@ -122,6 +125,7 @@ pub fn main(
         Command::Services(args) => services::run(&socket, args),
         Command::Policies(args) => policies::run(&socket, args),
         Command::Certificates(args) => certificates::run(&socket, args),
+        Command::Config(args) => config::run(&socket, args),
         Command::Explain(args) => explain::run(&socket, args),
         Command::LogLevel(args) => log_level::run(&socket, args),
         Command::Completions(args) => completions::run(args),

@@ -13,8 +13,12 @@ use tramline_core::object::ObjectError;
 /// One thing that is wrong with the configuration, in the words of somebody who has to repair it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ConfigError {
-    /// `FILE:LINE`, `FILE`, or the directory.
-    pub place: String,
+    /// Name of the file in the directory, or the directory.
+    pub file: String,
+    /// Line of the field; of the object, where the field is not written at all.
+    pub line: Option<usize>,
+    /// Line on which the object begins.
+    pub object_line: Option<usize>,
     /// `KIND NAMESPACE/NAME`, where that much could be read.
     pub object: Option<String>,
     /// Path of the field.
@@ -24,10 +28,12 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// An error about a place as a whole.
-    pub fn at(place: impl Into<String>, problem: impl Into<String>) -> Self {
+    /// An error about a file or a directory as a whole.
+    pub fn at(file: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
-            place: place.into(),
+            file: file.into(),
+            line: None,
+            object_line: None,
             object: None,
             field: None,
             problem: problem.into(),
@@ -37,9 +43,20 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
-        for part in [&self.object, &self.field].into_iter().flatten() {
-            write!(f, "{part}: ")?;
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line.or(self.object_line) {
+            write!(f, ":{line}")?;
+        }
+        f.write_str(": ")?;
+        if let Some(object) = &self.object {
+            f.write_str(object)?;
+            match self.object_line {
+                Some(line) if self.line.is_some_and(|field| field != line) => write!(f, " (line {line}): ")?,
+                _ => f.write_str(": ")?,
+            }
+        }
+        if let Some(field) = &self.field {
+            write!(f, "{field}: ")?;
         }
         f.write_str(&self.problem)
     }
@@ -52,14 +69,19 @@ impl From<ObjectError> for ConfigError {
             field,
             problem,
         } = error;
-        let place = object
-            .origin
-            .take()
-            .map(|origin| origin.to_string())
-            .unwrap_or_default();
+        let origin = object.origin.take().unwrap_or_default();
+        let (file, line) = match origin.rsplit_once(':') {
+            Some((file, line)) => (file, line.parse().ok()),
+            None => (&*origin, None),
+        };
         Self {
-            place,
-            object: Some(object.to_string()),
+            file: file.to_owned(),
+            line: None,
+            object_line: line,
+            object: Some(match &*object.name {
+                "" => object.kind.to_string(),
+                _ => object.to_string(),
+            }),
             field: Some(field),
             problem,
         }

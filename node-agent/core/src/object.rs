@@ -143,6 +143,11 @@ impl Created {
                 });
         fits.then(|| Self(Some(text.into())))
     }
+
+    /// As it was written.
+    pub fn as_str(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
 }
 
 impl PartialOrd for Created {

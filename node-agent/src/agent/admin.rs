@@ -8,6 +8,7 @@ use super::configuration::Report;
 use crate::{
     cli::RunConfig,
     context::Context,
+    discover::manifest::print,
     observe::admin::{
         AdminState,
         api::{
@@ -26,6 +27,9 @@ use tramline_core::{
     authz,
     workload::{Protocol, Workload, WorkloadUid},
 };
+
+/// Errors of the configuration in `/status`; `/config` has all.
+const MAX_PROBLEMS: usize = 10;
 
 /// Answers the admin socket.
 #[derive(Clone)]
@@ -132,7 +136,9 @@ impl AdminState for State {
             instance: self.instance.clone(),
             trust_domain: self.trust_domain.clone(),
             generation: self.report.generation(),
+            config_from: self.report.in_force().from.as_str().to_owned(),
             config_errors: self.report.errors().len(),
+            config_problems: self.report.errors().into_iter().take(MAX_PROBLEMS).collect(),
             enrolled: self.context.pods.all().len(),
             details: self.details(),
         }
@@ -169,6 +175,10 @@ impl AdminState for State {
 
     fn capture(&self, from: &str) -> Result<CaptureReport, String> {
         explain::capture(&self.context, from)
+    }
+
+    fn objects(&self) -> serde_json::Value {
+        print::list(&self.report.in_force().objects)
     }
 
     fn config(&self) -> ConfigReport {

@@ -3,7 +3,10 @@
 
 use crate::{
     context::Context,
-    discover::{ConfigErrors, files::Update},
+    discover::{
+        ConfigErrors,
+        files::{Accepted, Update},
+    },
     observe::checks::Check,
     pods,
 };
@@ -14,20 +17,53 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{runtime::Handle, sync::mpsc};
-use tramline_core::mesh::Mesh;
+use tramline_core::{mesh::Mesh, object::Objects};
 
 /// How often pods that could not be enrolled are tried again, and pods looked at whose namespace may have been
 /// replaced.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What is wrong with the latest configuration, for `tramline status` and the metrics.
+/// What is in force, and what is wrong with the latest configuration; for `tramline status` and the metrics.
 #[derive(Default)]
 pub(super) struct Report {
     errors: Mutex<Vec<String>>,
+    in_force: Mutex<InForce>,
     generation: AtomicU64,
     /// For the metrics.
     pub(super) counts: Counts,
+}
+
+/// What is in force.
+#[derive(Clone, Default)]
+pub(super) struct InForce {
+    /// Its objects, for `tramline config print`.
+    pub(super) objects: Arc<Objects>,
+    pub(super) from: Origin,
+}
+
+/// Where it comes from.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Nothing is in force yet.
+    #[default]
+    Nothing,
+    /// The directory, as this agent read it.
+    Directory,
+    /// The state directory: an agent before this one had it in force.
+    LastGood,
+}
+
+impl Origin {
+    /// As `tramline status` says it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Directory => "directory",
+            Self::LastGood => "last_good",
+        }
+    }
 }
 
 /// What became of the configurations read since start.
@@ -60,6 +96,18 @@ impl Report {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// What is in force.
+    pub(super) fn in_force(&self) -> InForce {
+        self.in_force
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_in_force(&self, objects: Arc<Objects>, from: Origin) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { objects, from };
+    }
+
     fn set(&self, errors: Vec<String>) {
         *self.lock() = errors;
     }
@@ -69,43 +117,111 @@ impl Report {
     }
 }
 
-/// Applies updates until the source ends.
-pub(super) async fn follow(
-    context: Arc<Context>,
-    mut updates: mpsc::Receiver<Update>,
-    report: Arc<Report>,
-    configured: Check,
-    enrolled: Check,
-    data: Handle,
-) {
-    let mut first = true;
-    let mut retry = tokio::time::interval(RETRY);
-    loop {
-        tokio::select! {
-            update = updates.recv() => match update {
-                None => return,
-                Some(Err(errors)) => refuse(&errors, &report, &configured, first),
-                Some(Ok(mesh)) => {
-                    first = false;
-                    report.set(Vec::new());
-                    let generation = mesh.generation();
-                    if apply(&context, mesh, &data).await {
-                        report.generation.store(generation, Ordering::Release);
-                        report.counts.applied();
-                        configured.ok();
+/// Who follows the configuration source.
+pub(super) struct Follower {
+    pub(super) context: Arc<Context>,
+    pub(super) report: Arc<Report>,
+    /// The checks of `/readyz`.
+    pub(super) configured: Check,
+    pub(super) enrolled: Check,
+    pub(super) data: Handle,
+}
+
+impl Follower {
+    /// Applies updates until the source ends.
+    pub(super) async fn run(self, mut updates: mpsc::Receiver<Update>) {
+        let mut retry = tokio::time::interval(RETRY);
+        loop {
+            tokio::select! {
+                update = updates.recv() => match update {
+                    None => return,
+                    Some(update) => self.update(update).await,
+                },
+                _ = retry.tick() => {
+                    if self.context.pods.failed() == 0 && !pods::any_replaced(&self.context) {
+                        continue;
                     }
-                    tell(&context, &enrolled);
+                    let mesh = self.context.mesh.load_full();
+                    reconcile(&self.context, mesh, &self.data).await;
+                    tell(&self.context, &self.enrolled);
                 }
-            },
-            _ = retry.tick() => {
-                if context.pods.failed() == 0 && !pods::any_replaced(&context) {
-                    continue;
-                }
-                let mesh = context.mesh.load_full();
-                reconcile(&context, mesh, &data).await;
-                tell(&context, &enrolled);
             }
         }
+    }
+
+    async fn update(&self, update: Update) {
+        match update {
+            Update::Accepted { accepted, unkept } => {
+                self.report.set(Vec::new());
+                if let Some(why) = &unkept {
+                    tracing::error!(
+                        "this configuration would not survive a restart, it cannot be kept: {why}"
+                    );
+                }
+                let remark = unkept.map(|why| format!("but cannot be kept for a restart: {why}"));
+                self.put_in_force(accepted, Origin::Directory, remark).await;
+            }
+            Update::Restored {
+                accepted,
+                since,
+                errors,
+            } => {
+                let count = self.refuse(&errors);
+                let since = OffsetDateTime::from(since).format(&Rfc3339).unwrap_or_default();
+                tracing::warn!(
+                    accepted = since,
+                    "the directory is refused; the last good configuration is in force"
+                );
+                let remark = format!("the last good one, accepted {since}; {count}");
+                self.put_in_force(accepted, Origin::LastGood, Some(remark)).await;
+            }
+            Update::Refused { errors, nothing_kept } => {
+                let count = self.refuse(&errors);
+                if self.report.in_force().from == Origin::Nothing {
+                    let kept = nothing_kept.unwrap_or_else(|| "none is kept".into());
+                    tracing::error!(
+                        "no configuration is in force, and no last good one: {kept}; pods stay as the agent before \
+                         left them, closed to whatever it had to decide"
+                    );
+                    self.configured
+                        .failed(format!("{count}; no last good one: {kept}"));
+                } else {
+                    self.configured
+                        .ok_but(format!("the last good one stays in force; {count}"));
+                }
+            }
+        }
+    }
+
+    async fn put_in_force(&self, accepted: Accepted, from: Origin, remark: Option<String>) {
+        let Accepted { objects, mesh } = accepted;
+        let generation = mesh.generation();
+        if apply(&self.context, mesh, &self.data).await {
+            self.report.set_in_force(objects, from);
+            self.report.generation.store(generation, Ordering::Release);
+            self.report.counts.applied();
+            match remark {
+                Some(remark) => self.configured.ok_but(remark),
+                None => self.configured.ok(),
+            }
+        }
+        tell(&self.context, &self.enrolled);
+    }
+
+    /// Logs and keeps what is wrong with the directory, and says how much in a few words.
+    fn refuse(&self, errors: &ConfigErrors) -> String {
+        let lines: Vec<String> = errors.errors().iter().map(ToString::to_string).collect();
+        for line in &lines {
+            tracing::error!("configuration refused: {line}");
+        }
+        self.report.counts.refused.fetch_add(1, Ordering::Relaxed);
+        let count = match lines.as_slice() {
+            [only] => format!("the directory is refused: {only}"),
+            [first, ..] => format!("the directory is refused, {} errors: {first}", lines.len()),
+            [] => "the directory is refused".to_owned(),
+        };
+        self.report.set(lines);
+        count
     }
 }
 
@@ -142,22 +258,6 @@ pub(super) async fn reconcile(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Ha
         tracing::error!(%error, "enrolling pods failed");
     }
     done.is_ok()
-}
-
-fn refuse(errors: &ConfigErrors, report: &Report, configured: &Check, first: bool) {
-    let lines: Vec<String> = errors.errors().iter().map(ToString::to_string).collect();
-    for line in &lines {
-        tracing::error!("configuration refused: {line}");
-    }
-    if first {
-        configured.failed(format!(
-            "{} errors, and no good configuration before: {}",
-            lines.len(),
-            lines.join("; ")
-        ));
-    }
-    report.counts.refused.fetch_add(1, Ordering::Relaxed);
-    report.set(lines);
 }
 
 fn tell(context: &Context, enrolled: &Check) {

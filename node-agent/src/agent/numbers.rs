@@ -1,6 +1,6 @@
 //! Numbers that other stages keep, as metrics.
 
-use super::configuration::Report;
+use super::configuration::{Origin, Report};
 use crate::{
     context::Context,
     observe::{
@@ -219,6 +219,9 @@ fn configuration(context: &Arc<Context>, report: &Arc<Report>) {
     register(&families::CONFIG_GENERATION, |report| one(report.generation()));
     register(&families::CONFIG_ERRORS, |report| {
         one(report.errors().len() as u64)
+    });
+    register(&families::CONFIG_FROM_LAST_GOOD, |report| {
+        one(u64::from(report.in_force().from == Origin::LastGood))
     });
     register(&families::CONFIG_LAST_SUCCESS, |report| {
         match read(&report.counts.last_applied) {

@@ -10,6 +10,8 @@ use super::log_level::LogLevel;
 use super::settings::SettingRow;
 use super::top::{Frame, Rate};
 use super::version::Version;
+use crate::discover::ConfigError;
+use crate::discover::files::offline::Validation;
 use crate::doctor::Check;
 use crate::observe::admin::api::{
     AgentStatus, CaptureAnswer, CaptureReport, CertificateReport, CertificateRow, Conclusion,
@@ -28,7 +30,8 @@ new texts, it removes or changes none without a note in the changelog. `a[].b` i
 for keys that depend on the data. A field without a value is `null`, never absent. Times are RFC 3339.
 
 Every command ends with 0 when it is done, 1 when it failed, 2 when the command line is wrong, 3 when the answer is no (not
-ready, a check failed, a connection that would be refused) and 4 when no agent answers. The answer is printed with 0 and 3.
+ready, a check failed, a connection that would be refused) and 4 when no agent answers. The answer is printed with 0 and 3; `config validate` ends with 1 for a directory
+that an agent would refuse, and prints its answer then too.
 
 Made by a test; `TRAMLINE_BLESS=1 cargo test -p tramline-node-agent docs_` writes it anew.
 ";
@@ -45,6 +48,7 @@ fn samples() -> Vec<(&'static str, Value)> {
         ("services", value(&[service()])),
         ("policies", value(&policies())),
         ("certificates", value(&certificates())),
+        ("config validate", value(&validation())),
         ("explain --from POD --to HOST:PORT", value(&explanation())),
         ("explain --from POD", value(&capture())),
         ("connections", value(&connections())),
@@ -68,6 +72,19 @@ const NULLABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("policies", &["[].origin", "[].selects"]),
+    (
+        "config validate",
+        &[
+            "errors[].field",
+            "errors[].line",
+            "errors[].object",
+            "errors[].object_line",
+            "warnings[].field",
+            "warnings[].line",
+            "warnings[].object",
+            "warnings[].object_line",
+        ],
+    ),
     (
         "connections",
         &[
@@ -114,6 +131,24 @@ const NULLABLE: &[(&str, &[&str])] = &[
     ("doctor", &["[].fix"]),
 ];
 
+fn validation() -> Validation {
+    let error = ConfigError {
+        file: "a.yaml".into(),
+        line: Some(5),
+        object_line: Some(1),
+        object: Some("Pod default/a".into()),
+        field: Some("spec".into()),
+        problem: "is required".into(),
+    };
+    Validation {
+        valid: false,
+        files: 1,
+        objects: [("*".to_owned(), 1)].into(),
+        errors: vec![error.clone()],
+        warnings: vec![error],
+    }
+}
+
 fn top() -> Frame {
     Frame {
         pairs: vec![Rate::default()],
@@ -146,6 +181,7 @@ fn status() -> Status {
         log_level: "info".into(),
         agent: AgentStatus {
             node: "a".into(),
+            config_problems: vec!["a.yaml:1: Pod default/a: spec: is required".into()],
             details: [("*".to_owned(), "1".to_owned())].into(),
             ..AgentStatus::default()
         },
@@ -519,7 +555,7 @@ fn what_may_be_null_is_read_as_such() {
                 }
                 "explain --from POD" => serde_json::from_value::<CaptureReport>(sample).map(drop),
                 // Not read by this program: it makes the answer itself.
-                "doctor" | "settings" => Ok(()),
+                "config validate" | "doctor" | "settings" => Ok(()),
                 other => panic!("{other}"),
             };
             assert!(read.is_ok(), "{command}: {field}: {read:?}");

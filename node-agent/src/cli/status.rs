@@ -18,6 +18,21 @@ pub(super) fn run(socket: &Path, args: &OutputArgs) -> Result<(), Failure> {
     }
 }
 
+fn configuration(status: &Status) -> String {
+    let agent = &status.agent;
+    let from = match agent.config_from.as_str() {
+        "last_good" => " (the last good one, from the state directory)",
+        _ => "",
+    };
+    match agent.config_errors {
+        0 => format!("generation {}{from}", agent.generation),
+        errors => format!(
+            "generation {}{from}; the directory is refused, errors: {errors}",
+            agent.generation
+        ),
+    }
+}
+
 pub(super) fn text(status: &Status, colours: Colours) -> String {
     let agent = &status.agent;
     let mut facts = vec![
@@ -35,10 +50,7 @@ pub(super) fn text(status: &Status, colours: Colours) -> String {
         ("pid", status.pid.to_string()),
         ("up", output::age(status.uptime_seconds)),
         ("trust domain", agent.trust_domain.clone()),
-        (
-            "configuration",
-            format!("generation {}, {} refused", agent.generation, agent.config_errors),
-        ),
+        ("configuration", configuration(status)),
         ("enrolled pods", agent.enrolled.to_string()),
         ("connections", status.connections.to_string()),
         ("log level", status.log_level.clone()),
@@ -59,13 +71,18 @@ pub(super) fn text(status: &Status, colours: Colours) -> String {
         };
         let _ = writeln!(text, "{name:14} {value}");
     }
+    for problem in &agent.config_problems {
+        let _ = writeln!(text, "{:14} {}", "refused", output::printable(problem));
+    }
     for check in &status.checks {
-        let (mark, detail) = match check.ok {
-            true => (colours.green("ok"), String::new()),
-            false => (
-                colours.red("failed"),
-                format!(": {}", output::printable(&check.detail)),
-            ),
+        let mark = if check.ok {
+            colours.green("ok")
+        } else {
+            colours.red("failed")
+        };
+        let detail = match check.detail.as_str() {
+            "" => String::new(),
+            detail => format!(": {}", output::printable(detail)),
         };
         let _ = writeln!(text, "check {:8} {mark}{detail}", output::printable(&check.name));
     }

@@ -1,38 +1,70 @@
 //! The files source: one directory of manifests, taken as a whole or not at all.
 
+mod accept;
+#[cfg(test)]
+mod bad_tests;
+mod difference;
+#[cfg(test)]
+mod difference_tests;
+mod last_good;
+pub mod offline;
 mod read;
 mod watch;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tramline_core::mesh::{Mesh, MeshSettings};
-use tramline_core::object::{ObjectError, ObjectRef, Objects};
-use tramline_core::workload::WorkloadUid;
 
+pub use self::accept::Accepted;
+pub use self::last_good::LastGood;
 use self::read::Contents;
-use super::manifest::{self, Format};
-use super::{ConfigError, ConfigErrors};
+use super::ConfigErrors;
 
 /// How long the directory has to stay the same before it is read: writers take a moment.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// How often the directory is looked at without being told: inotify says nothing of symbolic links' targets.
 const POLL: Duration = Duration::from_secs(5);
 
-/// One reading of the directory.
-pub type Update = Result<Arc<Mesh>, ConfigErrors>;
+/// What became of one reading of the directory.
+#[derive(Debug, Clone)]
+pub enum Update {
+    /// It is to come into force.
+    Accepted {
+        /// What it makes.
+        accepted: Accepted,
+        /// Why it would not survive a restart.
+        unkept: Option<String>,
+    },
+    /// It changes nothing: what was in force before stays.
+    Refused {
+        /// Everything that is wrong.
+        errors: ConfigErrors,
+        /// Where nothing was in force before: why there is nothing to fall back on.
+        nothing_kept: Option<String>,
+    },
+    /// It is refused, nothing was in force, and what an agent before this one had in force is to come back.
+    Restored {
+        /// What it makes.
+        accepted: Accepted,
+        /// When it was accepted.
+        since: SystemTime,
+        /// What is wrong with the directory.
+        errors: ConfigErrors,
+    },
+}
 
 /// A directory of manifests (`*.yaml`, `*.yml`, `*.json`; subdirectories and hidden files are not read).
 #[derive(Debug)]
 pub struct FilesSource {
     dir: PathBuf,
     settings: MeshSettings,
-    generation: AtomicU64,
+    /// What was taken last.
+    last: Mutex<Option<Accepted>>,
+    last_good: Option<LastGood>,
     debounce: Duration,
     poll: Duration,
 }
@@ -44,7 +76,8 @@ impl FilesSource {
         Self {
             dir: dir.into(),
             settings,
-            generation: AtomicU64::new(0),
+            last: Mutex::default(),
+            last_good: None,
             debounce,
             poll,
         }
@@ -60,17 +93,31 @@ impl FilesSource {
         }
     }
 
+    /// Has what is accepted outlive the agent.
+    #[must_use]
+    pub fn with_last_good(self, last_good: LastGood) -> Self {
+        Self {
+            last_good: Some(last_good),
+            ..self
+        }
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What was taken last.
+    pub fn last(&self) -> Option<Accepted> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the directory once. Blocks for as long as the file system does.
     ///
     /// # Errors
     /// Everything that is wrong with any file or object.
-    pub fn load_once(&self) -> Result<Mesh, ConfigErrors> {
-        self.build(&read::directory(&self.dir)?)
+    pub fn load_once(&self) -> Result<Arc<Mesh>, ConfigErrors> {
+        Ok(self.take(&read::directory(&self.dir)?)?.mesh)
     }
 
     /// Watches the directory until `cancel`. The first update is its present state; after that one for each change of
@@ -81,52 +128,56 @@ impl FilesSource {
         watch::spawn(Arc::new(self), cancel)
     }
 
-    fn build(&self, contents: &Contents) -> Result<Mesh, ConfigErrors> {
-        let (mut objects, mut errors) = (Objects::default(), Vec::new());
-        for (name, bytes) in contents.files() {
-            if let Some(format) = Format::of(name) {
-                manifest::parse(bytes, name, format, &mut objects, &mut errors);
+    /// What a reading leads to.
+    fn update(&self, read: &Result<Contents, ConfigErrors>) -> Update {
+        let taken = read
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|contents| Ok((self.take(contents)?, contents)));
+        match taken {
+            Ok((accepted, contents)) => {
+                let kept = self.last_good.as_ref().map_or(Ok(()), |kept| kept.keep(contents));
+                let unkept = kept.err().map(|error| error.to_string());
+                Update::Accepted { accepted, unkept }
             }
+            Err(errors) if self.last().is_some() => Update::Refused {
+                errors,
+                nothing_kept: None,
+            },
+            Err(errors) => match self.restore() {
+                Ok((accepted, since)) => Update::Restored {
+                    accepted,
+                    since,
+                    errors,
+                },
+                Err(why) => Update::Refused {
+                    errors,
+                    nothing_kept: Some(why),
+                },
+            },
         }
-        let pods = pods(&objects);
-        // Built even if parsing failed: one run then shows what is wrong between objects too. What follows only from
-        // a missing object cannot be told apart, so the core checks nothing of that kind.
-        let built = Mesh::build(objects, &self.settings);
-        match built {
-            Ok(mesh) => {
-                errors.extend(unbound(&mesh, &pods).map(ConfigError::from));
-                if errors.is_empty() {
-                    let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-                    return Ok(mesh.with_generation(generation));
-                }
-            }
-            Err(more) => errors.extend(more.into_iter().map(ConfigError::from)),
-        }
-        Err(ConfigErrors::new(errors))
     }
-}
 
-fn pods(objects: &Objects) -> HashMap<WorkloadUid, ObjectRef> {
-    objects
-        .pods
-        .iter()
-        .map(|pod| (pod.uid(), pod.meta.object.clone()))
-        .collect()
-}
+    /// Takes what was kept.
+    fn restore(&self) -> Result<(Accepted, SystemTime), String> {
+        let kept = self.last_good.as_ref().ok_or("none is kept")?;
+        let kept = kept.load().map_err(|error| error.to_string())?;
+        let accepted = self
+            .take(&kept.contents)
+            .map_err(|errors| format!("it is refused now: {errors}"))?;
+        Ok((accepted, kept.since))
+    }
 
-/// Without a path nobody could find the network namespace of a pod: no kubelet and no container runtime says it here.
-fn unbound<'a>(
-    mesh: &'a Mesh,
-    pods: &'a HashMap<WorkloadUid, ObjectRef>,
-) -> impl Iterator<Item = ObjectError> + 'a {
-    mesh.local_workloads()
-        .filter(|workload| workload.netns.is_none())
-        .filter_map(|workload| pods.get(&workload.uid))
-        .map(|object| {
-            let problem = "is required for an enrolled pod of this node: the path of its network namespace, \
-                           such as /run/netns/NAME";
-            ObjectError::new(object, "metadata.annotations.tramline.dev/netns", problem)
-        })
+    /// Takes what was read, as the next generation.
+    fn take(&self, contents: &Contents) -> Result<Accepted, ConfigErrors> {
+        let before = self.last();
+        let Accepted { objects, mesh } = accept::accept(contents, &self.settings, before.as_ref())?;
+        let generation = before.map_or(0, |before| before.mesh.generation()) + 1;
+        let mesh = Arc::new(Mesh::clone(&mesh).with_generation(generation));
+        let accepted = Accepted { objects, mesh };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.clone());
+        Ok(accepted)
+    }
 }
 
 #[cfg(test)]

@@ -8,17 +8,23 @@ mod bounds;
 mod document;
 mod meta;
 mod peer_authentication;
+mod place;
 mod pod;
 mod policy;
+pub mod print;
 mod service;
+mod shape;
+mod suggest;
 
 use std::sync::Arc;
 
 use serde::de::DeserializeSeed;
 use tramline_core::object::{Kind, ObjectError, Objects};
 
-use self::document::{DocumentSeed, Head, Item, Sniff};
-use super::ConfigError;
+use self::bounds::Refused;
+use self::document::{DocumentSeed, Head, Item, Sniff, Wrong};
+pub use self::place::locate;
+use super::{ConfigError, ConfigErrors};
 
 /// The longest file that is read.
 pub const MAX_FILE_BYTES: usize = 8 << 20;
@@ -43,42 +49,67 @@ impl Format {
     }
 }
 
+/// The objects of one file, on its own.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn read(bytes: &[u8], file: &str, format: Format) -> Result<Objects, ConfigErrors> {
+    let (mut objects, mut errors) = (Objects::default(), Vec::new());
+    parse(bytes, file, format, &mut objects, &mut errors);
+    if errors.is_empty() {
+        return Ok(objects);
+    }
+    locate(&mut errors, |_| Some((bytes, format)));
+    Err(ConfigErrors::new(errors))
+}
+
 /// Reads one file into `objects`; what is wrong goes to `errors`, one per document at least, and what could be read
-/// is kept so that later checks find more.
+/// is kept so that later checks find more. [`locate`] finds the lines of the fields when all errors are known.
 pub fn parse(bytes: &[u8], file: &str, format: Format, objects: &mut Objects, errors: &mut Vec<ConfigError>) {
     if bytes.len() > MAX_FILE_BYTES {
-        errors.push(ConfigError::at(
-            file,
-            format!("is larger than {} MiB", MAX_FILE_BYTES >> 20),
-        ));
+        errors.push(ConfigError::at(file, too_long()));
         return;
     }
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        errors.push(ConfigError::at(file, "is not UTF-8"));
-        return;
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+            let problem = "is not UTF-8: save it as UTF-8";
+            errors.push(ConfigError {
+                line: Some(line),
+                ..ConfigError::at(file, problem)
+            });
+            return;
+        }
     };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut nodes = bounds::Budget::default();
-    match format {
-        Format::Json => Document {
-            text,
-            line: 1,
-            file,
-            format,
-        }
-        .read(&mut nodes, objects, errors),
-        Format::Yaml => {
-            for (line, text) in split(text) {
-                Document {
-                    text,
-                    line,
-                    file,
-                    format,
-                }
-                .read(&mut nodes, objects, errors);
-            }
-        }
+    for document in documents(text, file, format) {
+        document.read(&mut nodes, objects, errors);
     }
+}
+
+/// What is said of a file that is longer than [`MAX_FILE_BYTES`].
+pub(super) fn too_long() -> String {
+    format!(
+        "is larger than {} MiB; split it into several files",
+        MAX_FILE_BYTES >> 20
+    )
+}
+
+/// The documents of a file.
+fn documents<'a>(text: &'a str, file: &'a str, format: Format) -> impl Iterator<Item = Document<'a>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let documents = match format {
+        Format::Json => vec![(1, text)],
+        Format::Yaml => split(text),
+    };
+    documents.into_iter().map(move |(line, text)| Document {
+        text,
+        line,
+        file,
+        format,
+    })
 }
 
 /// The documents of a YAML file with the line on which each begins. `---` at the start of a line ends a document
@@ -115,33 +146,58 @@ struct Document<'a> {
     format: Format,
 }
 
+/// Where reading stopped, and why.
+struct Flaw {
+    line: Option<usize>,
+    /// Path of the field at which it stopped.
+    path: String,
+    message: String,
+}
+
 impl Document<'_> {
     fn read(&self, nodes: &mut bounds::Budget, objects: &mut Objects, errors: &mut Vec<ConfigError>) {
         // Three passes over the same text: bounds first, since everything after it trusts them; then the kinds, which
-        // say how to read; then the objects. Each keeps the parser's own line and field path for its errors.
-        let sniffed = self.pass(nodes, None).and_then(|()| self.pass(Sniff, None));
-        let head = match sniffed {
+        // say how to read; then the objects.
+        if let Err(flaw) = self.pass(&mut *nodes) {
+            let Some(Refused { problem, of_field }) = nodes.take_refused() else {
+                return errors.push(self.unreadable(&flaw));
+            };
+            let head = (!nodes.is_spent()).then(|| self.pass(Sniff).ok()).flatten();
+            let error = self.refused(head.as_ref(), flaw, |path| {
+                (of_field.then(|| path.to_owned()), problem)
+            });
+            return errors.push(error);
+        }
+        let by_shape = |flaw: Flaw, head: Option<&Head>| {
+            let message = flaw.message.clone();
+            self.refused(head, flaw, |path| shape::problem(path, &message))
+        };
+        let head = match self.pass(Sniff) {
             Ok(head) => head,
-            Err(error) => return errors.push(error),
+            Err(flaw) => return errors.push(by_shape(flaw, None)),
         };
         let kinds = match head.kinds() {
             Ok(kinds) => kinds,
-            Err((head, problem)) => {
-                let place = format!("{}:{}", self.file, self.first_line());
-                let error = ConfigError {
-                    object: head.label(),
-                    ..ConfigError::at(place, problem)
+            Err((index, (field, problem))) => {
+                let path = match index {
+                    Some(index) => format!("items[{index}].{field}"),
+                    None => field.to_owned(),
                 };
-                return errors.push(error);
+                let flaw = Flaw {
+                    line: self.line_of(&path),
+                    path,
+                    message: String::new(),
+                };
+                return errors.push(self.refused(Some(&head), flaw, |path| (Some(path.to_owned()), problem)));
             }
         };
         let seed = DocumentSeed {
             kinds: &kinds,
             list: head.is_list(),
         };
-        let items = match self.pass(seed, head.label()) {
+        let items = match self.pass(seed) {
             Ok(items) => items,
-            Err(error) => return errors.push(error),
+            Err(flaw) => return errors.push(by_shape(flaw, Some(&head))),
         };
         let origin: Arc<str> = format!("{}:{}", self.file, self.first_line()).into();
         let mut problems = Vec::new();
@@ -151,45 +207,76 @@ impl Document<'_> {
         errors.extend(problems.into_iter().map(ConfigError::from));
     }
 
-    fn pass<'a, S: DeserializeSeed<'a>>(
-        &'a self,
-        seed: S,
-        object: Option<String>,
-    ) -> Result<S::Value, ConfigError> {
-        let (line, message) = match self.format {
-            Format::Yaml => match seed.deserialize(serde_norway::Deserializer::from_str(self.text)) {
-                Ok(value) => return Ok(value),
-                Err(error) => {
-                    let location = error.location();
-                    let mut message = error.to_string();
-                    if let Some(at) = location.as_ref().and_then(|_| message.rfind(" at line ")) {
-                        message.truncate(at);
-                    }
-                    (location.map(|location| location.line()), message)
+    /// What the parser could not make sense of.
+    fn unreadable(&self, flaw: &Flaw) -> ConfigError {
+        let language = match self.format {
+            Format::Yaml => "YAML",
+            Format::Json => "JSON",
+        };
+        // Where the parser names a second place, it counts from the beginning of the document.
+        let what = flaw.message.split(" at line ").next().unwrap_or_default();
+        let problem = match what {
+            "repetition limit exceeded" => {
+                "its aliases (`&`, `*`) unfold to far more than is written; write it out".to_owned()
+            }
+            what => format!("is not valid {language}: {what}"),
+        };
+        ConfigError {
+            line: flaw.line.or_else(|| Some(self.first_line())),
+            ..ConfigError::at(self.file, problem)
+        }
+    }
+
+    /// The error about a flaw: which object, and, from the path within it, which field and what is wrong.
+    fn refused(
+        &self,
+        head: Option<&Head>,
+        flaw: Flaw,
+        say: impl FnOnce(&str) -> (Option<String>, String),
+    ) -> ConfigError {
+        let path = flaw.path.trim_matches('.');
+        let (mut object, mut object_line) = (head.and_then(Head::label), Some(self.first_line()));
+        let mut inner = path;
+        if let Some((item, index, rest)) = head.filter(|head| head.is_list()).and_then(|_| in_item(path)) {
+            object = head.and_then(|head| head.items()?.get(index)?.label());
+            object_line = self.line_of(item).or(object_line);
+            inner = rest;
+        }
+        let (field, problem) = say(inner);
+        ConfigError {
+            line: flaw.line.or(object_line),
+            object_line: object_line.filter(|_| object.is_some()),
+            object,
+            field: field.filter(|field| !field.is_empty()),
+            ..ConfigError::at(self.file, problem)
+        }
+    }
+
+    fn pass<'a, S: DeserializeSeed<'a>>(&'a self, seed: S) -> Result<S::Value, Flaw> {
+        let mut track = serde_path_to_error::Track::new();
+        let (line, error_text) = match self.format {
+            Format::Yaml => {
+                let yaml = serde_norway::Deserializer::from_str(self.text);
+                match seed.deserialize(serde_path_to_error::Deserializer::new(yaml, &mut track)) {
+                    Ok(value) => return Ok(value),
+                    Err(error) => (
+                        error.location().map(|at| self.line + at.line().max(1) - 1),
+                        error.to_string(),
+                    ),
                 }
-            },
+            }
             Format::Json => {
                 let mut json = serde_json::Deserializer::from_str(self.text);
-                match seed
-                    .deserialize(&mut json)
-                    .and_then(|value| json.end().map(|()| value))
-                {
+                let read = seed.deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track));
+                match read.and_then(|value| json.end().map(|()| value)) {
                     Ok(value) => return Ok(value),
-                    Err(error) => {
-                        let mut message = error.to_string();
-                        if let Some(at) = message.rfind(" at line ") {
-                            message.truncate(at);
-                        }
-                        (Some(error.line()), message)
-                    }
+                    Err(error) => (Some(self.line + error.line().max(1) - 1), error.to_string()),
                 }
             }
         };
-        let line = line.map_or(self.first_line(), |line| self.line + line.max(1) - 1);
-        Err(ConfigError {
-            object,
-            ..ConfigError::at(format!("{}:{line}", self.file), message)
-        })
+        let path = track.path().to_string();
+        let message = without_place(&error_text, &path).to_owned();
+        Err(Flaw { line, path, message })
     }
 
     /// The first line with anything on it, which is where an editor should go.
@@ -197,6 +284,36 @@ impl Document<'_> {
         let blank = |line: &&str| is_blank(line);
         self.line + self.text.lines().take_while(blank).count()
     }
+}
+
+/// What is wrong, without the place: both parsers put the line behind it, counted from the beginning of the document, and
+/// the one for YAML a path before it, which may end above the field.
+fn without_place<'m>(message: &'m str, path: &str) -> &'m str {
+    let place = |text: &str| text.chars().all(|c| c.is_ascii_digit() || " column".contains(c));
+    let message = match message.rsplit_once(" at line ") {
+        Some((what, at)) if place(at) => what,
+        _ => message,
+    };
+    let mut path = path;
+    while !path.is_empty() {
+        let rest = message
+            .strip_prefix(path)
+            .and_then(|rest| rest.strip_prefix(": "));
+        if let Some(rest) = rest {
+            return rest;
+        }
+        path = path
+            .get(..path.rfind(['.', '[']).unwrap_or_default())
+            .unwrap_or_default();
+    }
+    message
+}
+
+/// The item of a `List` in which a path lies: its own path, its index, and what is left of the path within it.
+fn in_item(path: &str) -> Option<(&str, usize, &str)> {
+    let (index, rest) = path.strip_prefix("items[")?.split_once(']')?;
+    let item = path.get(..path.len() - rest.len())?;
+    Some((item, index.parse().ok()?, rest.strip_prefix('.').unwrap_or(rest)))
 }
 
 fn add(item: Item, origin: &Arc<str>, objects: &mut Objects, errors: &mut Vec<ObjectError>) {
@@ -256,25 +373,27 @@ const KINDS: &[(&str, &str, Kind)] = &[
     ),
 ];
 
-/// The kind of a document head, or why there is none.
-fn kind_of(head: &Head) -> Result<Kind, String> {
-    let (Some(api), Some(kind)) = (&head.api_version, &head.kind) else {
-        return Err("apiVersion and kind are required".into());
+/// The kind of a document head, or which field is wrong and why.
+fn kind_of(head: &Head) -> Result<Kind, Wrong> {
+    let Some(api) = &head.api_version else {
+        return Err(("apiVersion", "is required".into()));
+    };
+    let Some(kind) = &head.kind else {
+        return Err(("kind", "is required".into()));
     };
     if let Some((.., found)) = KINDS.iter().find(|(a, k, _)| a == api && k == kind) {
         return Ok(*found);
     }
     match KINDS.iter().find(|(_, k, _)| k == kind) {
-        Some((right, ..)) => Err(format!(
-            "apiVersion `{api}` of {kind} is not read; write `{right}`"
+        Some((right, ..)) => Err((
+            "apiVersion",
+            format!("`{api}` of {kind} is not read; write `{right}`"),
         )),
         None => {
             let mut known: Vec<&str> = KINDS.iter().map(|(_, kind, _)| *kind).collect();
             known.dedup();
-            Err(format!(
-                "kind {kind} ({api}) is not read; the kinds that are: {}",
-                known.join(", ")
-            ))
+            let what = format!("`{kind}` of {api} is not read");
+            Err(("kind", suggest::not_one_of(&what, kind, &known)))
         }
     }
 }

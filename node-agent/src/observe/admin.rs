@@ -41,6 +41,7 @@ const PATHS: &[&str] = &[
     "/connections",
     "/traffic",
     "/config",
+    "/objects",
     "/metrics",
     "/logging",
     "/handover",
@@ -74,6 +75,8 @@ pub trait AdminState: Send + Sync + 'static {
     fn hand_over(&self);
     /// The configuration in use and what was refused.
     fn config(&self) -> ConfigReport;
+    /// The objects in use, as a `List` of manifests.
+    fn objects(&self) -> serde_json::Value;
 }
 
 /// The admin socket, bound and not yet served.
@@ -178,6 +181,7 @@ impl<S: AdminState> Context<S> {
             }
             (&Method::GET, "/traffic") => json(&self.traffic()),
             (&Method::GET, "/config") => json(&self.state.config()),
+            (&Method::GET, "/objects") => json(&self.state.objects()),
             (&Method::GET, "/metrics") => self.health.metrics_now(),
             (&Method::GET, "/logging") => http::text(StatusCode::OK, format!("{}\n", self.log.current())),
             (&Method::POST, "/handover") => {

@@ -10,7 +10,8 @@ pub struct Checks(Arc<Mutex<Vec<Entry>>>);
 #[derive(Debug)]
 struct Entry {
     name: &'static str,
-    result: Result<(), String>,
+    /// Why not, or what there is to say although it passes.
+    result: Result<String, String>,
 }
 
 /// What one check says at this moment.
@@ -20,7 +21,7 @@ pub struct CheckResult {
     pub name: String,
     /// Whether it passed.
     pub ok: bool,
-    /// Why not; empty when it passed.
+    /// Why not; when it passed, what there is to say nevertheless, or nothing.
     pub detail: String,
 }
 
@@ -51,7 +52,7 @@ impl Checks {
         let result = |entry: &Entry| CheckResult {
             name: entry.name.to_owned(),
             ok: entry.result.is_ok(),
-            detail: entry.result.as_ref().err().cloned().unwrap_or_default(),
+            detail: entry.result.clone().unwrap_or_else(|why| why),
         };
         self.lock().iter().map(result).collect()
     }
@@ -66,7 +67,8 @@ impl Checks {
         let mut text = String::new();
         for entry in self.lock().iter() {
             let _ = match &entry.result {
-                Ok(()) => writeln!(text, "[+]{} ok", entry.name),
+                Ok(remark) if remark.is_empty() => writeln!(text, "[+]{} ok", entry.name),
+                Ok(remark) => writeln!(text, "[+]{} ok: {}", entry.name, one_line(remark)),
                 Err(why) => writeln!(text, "[-]{} failed: {}", entry.name, one_line(why)),
             };
         }
@@ -83,7 +85,12 @@ impl Checks {
 impl Check {
     /// The check passes.
     pub fn ok(&self) {
-        self.checks.lock()[self.index].result = Ok(());
+        self.ok_but("");
+    }
+
+    /// The check passes, and an operator should know something.
+    pub fn ok_but(&self, remark: impl Into<String>) {
+        self.checks.lock()[self.index].result = Ok(remark.into());
     }
 
     /// The check fails, for a reason an operator can act on.
@@ -125,6 +132,13 @@ mod tests {
             checks.verbose("readyz"),
             "[+]kernel ok\n[+]config ok\nreadyz check passed\n"
         );
+        config.ok_but("of yesterday");
+        assert_eq!(
+            checks.verbose("readyz"),
+            "[+]kernel ok\n[+]config ok: of yesterday\nreadyz check passed\n"
+        );
+        assert_eq!(checks.results()[1].detail, "of yesterday");
+        config.ok();
         kernel.failed("lost");
         assert_eq!(
             checks.results()[0],

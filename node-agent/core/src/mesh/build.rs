@@ -114,7 +114,10 @@ fn check_names(objects: &Objects, errors: &mut Errors) {
 pub(super) fn check_name(object: &ObjectRef, errors: &mut Errors) {
     let label = |text: &str| is_label(text);
     if !matches!(object.kind, Kind::Namespace | Kind::Node) && !label(&object.namespace) {
-        let problem = format!("`{}` is not a namespace name", object.namespace);
+        let problem = format!(
+            "`{}` is not a namespace name (a-z, 0-9, `-`, at most 63 characters)",
+            object.namespace
+        );
         errors.push(ObjectError::new(object, "metadata.namespace", problem));
     }
     let fits = if object.kind == Kind::Namespace {
@@ -126,7 +129,10 @@ pub(super) fn check_name(object: &ObjectRef, errors: &mut Errors) {
         errors.push(ObjectError::new(
             object,
             "metadata.name",
-            format!("`{}` is not a name", object.name),
+            format!(
+                "`{}` is not a name (a-z, 0-9, `-`, `.`, not at the ends)",
+                object.name
+            ),
         ));
     }
 }

@@ -5,11 +5,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::super::manifest::{Format, MAX_FILE_BYTES};
+use super::super::manifest::{self, Format, MAX_FILE_BYTES};
 use super::super::{ConfigError, ConfigErrors};
 
-const MAX_TOTAL_BYTES: usize = 64 << 20;
-const MAX_FILES: usize = 4096;
+pub(super) const MAX_TOTAL_BYTES: usize = 64 << 20;
+pub(super) const MAX_FILES: usize = 4096;
 /// What else may lie in the directory before looking is given up.
 const MAX_ENTRIES: usize = 65_536;
 /// The link that kubelet swaps when it projects a ConfigMap: everything beside it points through it.
@@ -21,10 +21,25 @@ const PROJECTION_TRIES: usize = 5;
 pub(super) struct Contents(Vec<(String, Vec<u8>)>);
 
 impl Contents {
+    /// Files by their names.
+    pub(super) fn new(mut files: Vec<(String, Vec<u8>)>) -> Self {
+        files.sort();
+        Self(files)
+    }
+
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0
             .iter()
             .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+    }
+
+    /// The bytes of a file, and how it is written.
+    pub(super) fn get(&self, name: &str) -> Option<(&[u8], Format)> {
+        let index = self
+            .0
+            .binary_search_by(|(other, _)| other.as_str().cmp(name))
+            .ok()?;
+        Some((self.0.get(index)?.1.as_slice(), Format::of(name)?))
     }
 }
 
@@ -75,12 +90,11 @@ fn read_all(dir: &Path) -> Result<Contents, ConfigErrors> {
     if names.len() > MAX_FILES {
         return Err(too_much(format!("holds more than {MAX_FILES} manifests")));
     }
-    names.sort();
-    let (mut files, mut total) = (Vec::with_capacity(names.len()), 0);
+    let (mut files, mut total, mut wrong) = (Vec::with_capacity(names.len()), 0, Vec::new());
     for name in names {
         let path = dir.join(&name);
         match file(&path) {
-            Ok(Some(bytes)) => {
+            Ok(bytes) => {
                 total += bytes.len();
                 if total > MAX_TOTAL_BYTES {
                     return Err(too_much(format!(
@@ -90,27 +104,53 @@ fn read_all(dir: &Path) -> Result<Contents, ConfigErrors> {
                 }
                 files.push((name, bytes));
             }
-            Ok(None) => {}
             // Removed between listing and reading.
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {}
-            Err(error) => return Err(cannot(&path, &error)),
+            Err(error) => wrong.push(ConfigError::at(name, unreadable(&error))),
         }
     }
-    Ok(Contents(files))
+    if wrong.is_empty() {
+        Ok(Contents::new(files))
+    } else {
+        Err(ConfigErrors::new(wrong))
+    }
 }
 
-/// The bytes of a regular file, one more than allowed at most so that the parser says it is too long; `None` for
-/// anything that is not a file.
-fn file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        // Said by `file`.
+        io::ErrorKind::InvalidInput => error.to_string(),
+        io::ErrorKind::NotFound => "is a link to a file that is not there".into(),
+        _ if error.raw_os_error() == Some(libc::ELOOP) => "is a link that leads to itself".into(),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+/// The bytes of a regular file, unless it is too long.
+fn file(path: &Path) -> io::Result<Vec<u8>> {
+    let refuse = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     // Opening a named pipe would wait for its writer.
     let file: File = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Ok(None);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        let what = if metadata.is_dir() {
+            "is a directory"
+        } else {
+            "is a pipe or device"
+        };
+        return refuse(format!(
+            "{what}, not a file; move it away or give it another name"
+        ));
+    }
+    // Looked at before reading: a sparse file of any length costs nobody anything.
+    if metadata.len() > MAX_FILE_BYTES as u64 {
+        return refuse(manifest::too_long());
     }
     let mut bytes = Vec::new();
+    // One more than allowed, for a file that grows meanwhile: the parser says it is too long.
     file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
+    Ok(bytes)
 }

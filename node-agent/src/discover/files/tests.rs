@@ -26,11 +26,15 @@ fn pod(name: &str, namespace: &str, ip: &str, netns: bool) -> String {
     )
 }
 
-async fn next(updates: &mut mpsc::Receiver<Update>) -> Update {
-    timeout(PATIENCE, updates.recv())
+async fn next(updates: &mut mpsc::Receiver<Update>) -> Result<Arc<Mesh>, ConfigErrors> {
+    let update = timeout(PATIENCE, updates.recv())
         .await
         .expect("no update in time")
-        .expect("the source ended")
+        .expect("the source ended");
+    match update {
+        Update::Accepted { accepted, .. } | Update::Restored { accepted, .. } => Ok(accepted.mesh),
+        Update::Refused { errors, .. } => Err(errors),
+    }
 }
 
 #[test]
@@ -40,7 +44,7 @@ fn a_directory_is_read_as_a_whole() {
     fs::write(dir.path().join("b.yml"), pod("b", "demo", "10.0.0.2", true)).unwrap();
     fs::write(dir.path().join(".hidden.yaml"), "{{{").unwrap();
     fs::write(dir.path().join("notes.txt"), "{{{").unwrap();
-    fs::create_dir(dir.path().join("sub.yaml")).unwrap();
+    fs::create_dir(dir.path().join("sub")).unwrap();
     let source = source(dir.path());
     let mesh = source.load_once().unwrap();
     assert_eq!((mesh.workloads().count(), mesh.generation()), (2, 1));
@@ -57,7 +61,7 @@ fn every_error_is_named_at_once() {
     let text = errors.to_string();
     assert!(
         text.contains(
-            "b.yaml:1: Pod two/b: status.podIPs: 10.0.0.1 is also an address of a.yaml:1: Pod one/a"
+            "b.yaml:9: Pod two/b (line 1): status.podIPs: 10.0.0.1 is also an address of a.yaml:1: Pod one/a"
         ),
         "{text}"
     );
@@ -72,7 +76,7 @@ fn an_enrolled_pod_of_this_node_has_to_say_where_its_namespace_is() {
     assert!(
         errors
             .to_string()
-            .contains("Pod demo/a: metadata.annotations.tramline.dev/netns: is required"),
+            .contains("Pod demo/a (line 1): metadata.annotations.tramline.dev/netns: is required"),
         "{errors}"
     );
     fs::write(
@@ -96,26 +100,6 @@ fn what_cannot_be_read_is_an_error_not_an_empty_mesh() {
     assert!(dangling.to_string().contains("dangling.yaml"), "{dangling}");
 }
 
-#[test]
-fn a_named_pipe_does_not_stop_the_reader() {
-    let dir = TempDir::new().unwrap();
-    let pipe = dir.path().join("pipe.yaml");
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
-    assert_eq!(source(dir.path()).load_once().unwrap().workloads().count(), 0);
-}
-
-#[test]
-fn a_file_that_is_too_long_is_refused() {
-    let dir = TempDir::new().unwrap();
-    fs::write(
-        dir.path().join("long.yaml"),
-        vec![b'#'; manifest::MAX_FILE_BYTES + 1],
-    )
-    .unwrap();
-    let errors = source(dir.path()).load_once().unwrap_err();
-    assert!(errors.to_string().contains("larger than 8 MiB"), "{errors}");
-}
-
 #[tokio::test]
 async fn changes_are_followed_and_errors_reported_without_losing_the_source() {
     let dir = TempDir::new().unwrap();
@@ -125,7 +109,11 @@ async fn changes_are_followed_and_errors_reported_without_losing_the_source() {
     let mut updates = source(dir.path()).watch(cancel.clone());
     assert_eq!(next(&mut updates).await.unwrap().generation(), 1);
 
-    fs::write(&file, "apiVersion: v1\nkind: Pod\nmetadata: {name: A B}\n").unwrap();
+    fs::write(
+        &file,
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: A B}\nspec: {}\n",
+    )
+    .unwrap();
     let errors = next(&mut updates).await.unwrap_err();
     assert!(errors.to_string().contains("metadata.name"), "{errors}");
 
@@ -204,4 +192,66 @@ async fn a_file_that_is_still_being_written_is_not_taken() {
     writer.write_all(second.as_bytes()).unwrap();
     drop(writer);
     assert_eq!(next(&mut updates).await.unwrap().workloads().count(), 2);
+}
+
+#[tokio::test]
+async fn the_last_good_configuration_outlives_its_reader() {
+    let (dir, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let file = dir.path().join("a.yaml");
+    let start = || {
+        source(dir.path())
+            .with_last_good(LastGood::new(state.path(), "i"))
+            .watch(CancellationToken::new())
+    };
+    async fn update(updates: &mut mpsc::Receiver<Update>) -> Update {
+        timeout(PATIENCE, updates.recv()).await.unwrap().unwrap()
+    }
+    // Nothing is kept yet, and nothing good is there.
+    fs::write(&file, "kind: [").unwrap();
+    let mut updates = start();
+    let Update::Refused { nothing_kept, .. } = update(&mut updates).await else {
+        panic!("taken")
+    };
+    assert_eq!(nothing_kept.as_deref(), Some("there is none"));
+
+    fs::write(&file, pod("a", "demo", "10.0.0.1", true)).unwrap();
+    assert_eq!(next(&mut updates).await.unwrap().generation(), 1);
+    fs::write(&file, "kind: [").unwrap();
+    let Update::Refused {
+        nothing_kept: None, ..
+    } = update(&mut updates).await
+    else {
+        panic!("what is in force stays")
+    };
+
+    let mut updates = start();
+    let Update::Restored {
+        accepted,
+        since,
+        errors,
+    } = update(&mut updates).await
+    else {
+        panic!("not restored")
+    };
+    let address = "10.0.0.1".parse().unwrap();
+    assert!(accepted.mesh.workload_by_address(address).is_some());
+    assert!(since.elapsed().unwrap() < PATIENCE && errors.errors().len() == 1);
+    fs::write(&file, pod("a", "demo", "10.0.0.2", true)).unwrap();
+    assert_eq!(next(&mut updates).await.unwrap().generation(), 2);
+
+    // A byte is missing.
+    fs::write(&file, "kind: [").unwrap();
+    let kept = fs::read_dir(state.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let bytes = fs::read(&kept).unwrap();
+    fs::write(&kept, &bytes[..bytes.len() - 1]).unwrap();
+    let Update::Refused { nothing_kept, .. } = update(&mut start()).await else {
+        panic!("a damaged one is taken")
+    };
+    let why = nothing_kept.unwrap();
+    assert!(why.contains("is damaged (its checksum is another)"), "{why}");
 }

@@ -89,17 +89,17 @@ async fn build(
 ) -> (Option<Result<Contents, ConfigErrors>>, Update) {
     let place = source.dir().display().to_string();
     let built = tokio::task::spawn_blocking(move || {
-        let update = read
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|contents| source.build(contents).map(Arc::new));
+        let update = source.update(&read);
         (Some(read), update)
     });
     built.await.unwrap_or_else(|error| {
         // `None` has the next look build again.
         (
             None,
-            Err(ConfigError::at(place, format!("could not be interpreted: {error}")).into()),
+            Update::Refused {
+                errors: ConfigError::at(place, format!("could not be interpreted: {error}")).into(),
+                nothing_kept: None,
+            },
         )
     })
 }

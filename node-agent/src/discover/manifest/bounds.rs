@@ -16,11 +16,41 @@ const MAX_DEPTH: usize = 48;
 /// What is left of a file's allowance.
 pub(super) struct Budget {
     nodes: usize,
+    /// What this pass has refused, as opposed to what the parser could not read.
+    refused: Option<Refused>,
+}
+
+/// Why a document is not read on.
+pub(super) struct Refused {
+    pub(super) problem: String,
+    /// Whether it is about the field at which reading stopped, not the document.
+    pub(super) of_field: bool,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { nodes: MAX_NODES }
+        Self {
+            nodes: MAX_NODES,
+            refused: None,
+        }
+    }
+}
+
+impl Budget {
+    /// What was refused since the last look.
+    pub(super) fn take_refused(&mut self) -> Option<Refused> {
+        self.refused.take()
+    }
+
+    /// Whether the file may be read on at all.
+    pub(super) fn is_spent(&self) -> bool {
+        self.nodes == 0
+    }
+
+    fn refuse<E: Error>(&mut self, of_field: bool, problem: impl Into<String>) -> E {
+        let problem = problem.into();
+        self.refused = Some(Refused { problem, of_field });
+        E::custom("refused")
     }
 }
 
@@ -42,17 +72,22 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn count<E: Error>(&mut self) -> Result<(), E> {
-        self.budget.nodes = self
-            .budget
-            .nodes
-            .checked_sub(1)
-            .ok_or_else(|| E::custom(format!("the file holds more than {MAX_NODES} values")))?;
-        Ok(())
+        match self.budget.nodes.checked_sub(1) {
+            Some(left) => {
+                self.budget.nodes = left;
+                Ok(())
+            }
+            None => Err(self
+                .budget
+                .refuse(false, format!("the file holds more than {MAX_NODES} values"))),
+        }
     }
 
     fn deeper<E: Error>(&mut self) -> Result<Walk<'_>, E> {
         if self.depth == MAX_DEPTH {
-            return Err(E::custom(format!("values nest deeper than {MAX_DEPTH}")));
+            return Err(self
+                .budget
+                .refuse(false, format!("values nest deeper than {MAX_DEPTH}")));
         }
         Ok(Walk {
             budget: self.budget,
@@ -117,19 +152,57 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         self.count()?;
         let mut seen = HashSet::new();
-        while let Some(Key(key)) = map.next_key::<Key>()? {
-            if key == "<<" {
-                return Err(A::Error::custom(
-                    "merge keys (`<<`) are not read; write the fields out",
-                ));
-            }
-            if seen.contains(&key) {
-                return Err(A::Error::custom(format!("`{key}` is given twice")));
-            }
-            seen.insert(key);
+        while map
+            .next_key_seed(NewKey {
+                budget: self.budget,
+                seen: &mut seen,
+            })?
+            .is_some()
+        {
             map.next_value_seed(self.deeper()?)?;
         }
         Ok(())
+    }
+}
+
+/// One key of a map. What is wrong with it is said while it is read, so that the parser's place is its own.
+struct NewKey<'a> {
+    budget: &'a mut Budget,
+    seen: &'a mut HashSet<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for NewKey<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for NewKey<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or number as key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<(), E> {
+        if key == "<<" {
+            let problem = "merge keys are not read; write the fields out";
+            return Err(self.budget.refuse(true, problem));
+        }
+        if !self.seen.insert(key.to_owned()) {
+            return Err(self.budget.refuse(true, "is given twice"));
+        }
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, key: u64) -> Result<(), E> {
+        self.visit_str(&key.to_string())
+    }
+
+    fn visit_i64<E: Error>(self, key: i64) -> Result<(), E> {
+        self.visit_str(&key.to_string())
     }
 }
 

@@ -12,6 +12,9 @@ use super::pod::PodManifest;
 use super::policy::AuthorizationPolicyManifest;
 use super::service::{EndpointSliceManifest, ServiceManifest};
 
+/// A field, and what is wrong with it.
+pub(super) type Wrong = (&'static str, String);
+
 /// The fields that say how to read the others.
 #[derive(Debug, Deserialize)]
 pub(super) struct Head {
@@ -40,21 +43,25 @@ impl Head {
         }
     }
 
-    /// The kinds of the objects within, in order.
-    pub(super) fn kinds(&self) -> Result<Vec<Kind>, (&Self, String)> {
+    /// The objects of a `List`.
+    pub(super) fn items(&self) -> Option<&[Head]> {
+        self.items.as_deref().filter(|_| self.is_list())
+    }
+
+    /// The kinds of the objects within, in order; or which of a `List` has none that is read, and what is wrong.
+    pub(super) fn kinds(&self) -> Result<Vec<Kind>, (Option<usize>, Wrong)> {
         if !self.is_list() {
             return super::kind_of(self)
                 .map(|kind| vec![kind])
-                .map_err(|problem| (self, problem));
+                .map_err(|wrong| (None, wrong));
         }
-        let items = self.items.as_deref().unwrap_or_default();
+        let items = self.items().unwrap_or_default().iter().enumerate();
         items
-            .iter()
-            .map(|head| super::kind_of(head).map_err(|problem| (head, problem)))
+            .map(|(index, head)| super::kind_of(head).map_err(|wrong| (Some(index), wrong)))
             .collect()
     }
 
-    /// `KIND NAMESPACE/NAME`, as far as it is known.
+    /// `KIND NAMESPACE/NAME`, as far as it is known; as the object itself is called later.
     pub(super) fn label(&self) -> Option<String> {
         let kind = self.kind.as_deref()?;
         let name = self
@@ -65,10 +72,10 @@ impl Head {
             .metadata
             .as_ref()
             .and_then(|metadata| metadata.namespace.as_deref());
-        Some(match (namespace, name) {
-            (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
-            (None, Some(name)) => format!("{kind} {name}"),
-            _ => kind.into(),
+        Some(match (kind, namespace, name) {
+            (_, _, None) => kind.into(),
+            ("Namespace" | "Node", _, Some(name)) => format!("{kind} {name}"),
+            (_, namespace, Some(name)) => format!("{kind} {}/{name}", namespace.unwrap_or("default")),
         })
     }
 }

@@ -10,9 +10,10 @@ use tramline_core::object::{
     Created, Kind, Meta, Namespace, Node, ObjectError, ObjectRef, Owner, ServiceAccount,
 };
 
-/// `metadata` as every kind has it; the many fields that are not read are left alone.
+/// `metadata` as every kind has it. A field that Kubernetes does not have is an error: with `namespce: prod` the policy
+/// would hold in `default`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Metadata {
     name: Option<Arc<str>>,
     namespace: Option<Arc<str>>,
@@ -22,6 +23,22 @@ pub(super) struct Metadata {
     creation_timestamp: Option<String>,
     deletion_timestamp: Option<IgnoredAny>,
     owner_references: Option<Vec<OwnerReference>>,
+    #[serde(rename = "generateName")]
+    _generate_name: Option<IgnoredAny>,
+    #[serde(rename = "generation")]
+    _generation: Option<IgnoredAny>,
+    #[serde(rename = "resourceVersion")]
+    _resource_version: Option<IgnoredAny>,
+    #[serde(rename = "selfLink")]
+    _self_link: Option<IgnoredAny>,
+    #[serde(rename = "deletionGracePeriodSeconds")]
+    _grace_period: Option<IgnoredAny>,
+    #[serde(rename = "finalizers")]
+    _finalizers: Option<IgnoredAny>,
+    #[serde(rename = "managedFields")]
+    _managed_fields: Option<IgnoredAny>,
+    #[serde(rename = "clusterName")]
+    _cluster_name: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,7 +79,7 @@ impl Metadata {
             errors.push(ObjectError::new(
                 &object,
                 "metadata.uid",
-                "is empty or longer than 253 characters",
+                "is empty or longer than 253 characters; leave it out to have NAMESPACE/NAME",
             ));
             return None;
         }

@@ -70,7 +70,12 @@ impl PodManifest {
     pub(super) fn into_pod(self, origin: &Arc<str>, errors: &mut Vec<ObjectError>) -> Option<Pod> {
         let (deleting, owner) = (self.metadata.is_deleting(), self.metadata.controller());
         let meta = self.metadata.into_meta(Kind::Pod, origin, errors)?;
-        let (spec, status) = (self.spec.unwrap_or_default(), self.status.unwrap_or_default());
+        let status = self.status.unwrap_or_default();
+        // Without it nobody could tell on which node the pod is and who it speaks as.
+        let Some(spec) = self.spec else {
+            errors.push(ObjectError::new(&meta.object, "spec", "is required"));
+            return None;
+        };
         let containers = [spec.containers, spec.init_containers]
             .into_iter()
             .flatten()
@@ -112,15 +117,19 @@ fn addresses(
     object: &ObjectRef,
     errors: &mut Vec<ObjectError>,
 ) -> Vec<IpAddr> {
-    let all: Vec<String> = all.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
-    let (field, texts) = match (all.is_empty(), one) {
-        (true, Some(one)) => ("status.podIP", vec![one]),
-        _ => ("status.podIPs", all),
-    };
+    let mut texts: Vec<(String, String)> = all
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate()
+        .map(|(index, ip)| (format!("status.podIPs[{index}].ip"), ip.ip))
+        .collect();
+    if texts.is_empty() {
+        texts.extend(one.map(|one| ("status.podIP".to_owned(), one)));
+    }
     texts
         .into_iter()
-        .filter(|text| !text.is_empty())
-        .filter_map(|text| address(&text, field, object, errors))
+        .filter(|(_, text)| !text.is_empty())
+        .filter_map(|(field, text)| address(&text, &field, object, errors))
         .collect()
 }
 
@@ -137,7 +146,7 @@ pub(super) fn address(
             errors.push(ObjectError::new(
                 object,
                 field,
-                format!("`{text}` is not an IP address"),
+                format!("`{text}` is not an IP address such as 10.0.0.1 or fd00::1"),
             ));
             None
         }

@@ -310,7 +310,7 @@ impl Reader<'_> {
             let field = format!("{field}[{index}]");
             match entry {
                 Some(entry) => entries.extend(read(self, entry, &field)),
-                None => self.refuse(&field, "is null"),
+                None => self.refuse(&field, "is null; remove it, or write what it should hold"),
             }
         }
         entries

@@ -12,6 +12,7 @@ fn read(text: &str) -> (Objects, Vec<String>) {
 fn read_as(text: &str, format: Format) -> (Objects, Vec<String>) {
     let (mut objects, mut errors) = (Objects::default(), Vec::new());
     parse(text.as_bytes(), "f.yaml", format, &mut objects, &mut errors);
+    locate(&mut errors, |_| Some((text.as_bytes(), format)));
     (objects, errors.iter().map(ToString::to_string).collect())
 }
 
@@ -92,8 +93,9 @@ fn a_pod_is_read_and_what_is_not_needed_left_alone() {
 
 #[test]
 fn a_pod_without_conditions_or_uid_is_ready_and_named() {
-    let objects =
-        good("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nstatus: {podIP: \"::ffff:10.0.0.9\"}\n");
+    let objects = good(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {}\nstatus: {podIP: \"::ffff:10.0.0.9\"}\n",
+    );
     let pod = &objects.pods[0];
     assert!(pod.ready);
     assert_eq!(pod.uid().as_str(), "default/a");
@@ -130,7 +132,7 @@ fn lists_hold_any_kinds() {
     assert_eq!((objects.namespaces.len(), objects.service_accounts.len()), (1, 1));
     bad(
         "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: s}}\n",
-        &["f.yaml:1: ", "Secret s", "kind Secret (v1) is not read"],
+        &["f.yaml:4: Secret default/s: kind: `Secret` of v1 is not read; those that are: Namespace, Node"],
     );
     bad(
         "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: [x]}}\n",
@@ -153,7 +155,7 @@ fn json_reads_like_yaml() {
 fn kinds_that_are_not_read_are_named() {
     bad(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n",
-        &["Deployment d", "the kinds that are", "Pod"],
+        &["Deployment default/d (line 1): kind: ", "those that are", "Pod"],
     );
     bad(
         "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: d}\n",
@@ -163,7 +165,12 @@ fn kinds_that_are_not_read_are_named() {
         "apiVersion: v2\nkind: Pod\nmetadata: {name: d}\n",
         &["write `v1`"],
     );
-    bad("kind: Pod\n", &["apiVersion and kind are required"]);
+    bad("kind: Pod\n", &["f.yaml:1: Pod: apiVersion: is required"]);
+    bad("apiVersion: v1\n", &["f.yaml:1: kind: is required"]);
+    bad(
+        "apiVersion: v1\nkind: Pods\n",
+        &["f.yaml:2: Pods (line 1): kind: `Pods` of v1 is not read; did you mean `Pod`?"],
+    );
     bad("just text\n", &["f.yaml:1: "]);
 }
 
@@ -322,7 +329,7 @@ fn peer_authentication_modes() {
     );
     bad(
         &pa("{mtls: {modes: STRICT}}"),
-        &["spec.mtls", "unknown field `modes`", "`mode`"],
+        &["spec.mtls.modes: is not a field; did you mean `mode`?"],
     );
     bad(
         &pa("{portLevelMtls: {http: {mode: STRICT}}}"),
@@ -462,13 +469,13 @@ fn policies_refuse_what_they_would_not_enforce() {
         ),
         (
             "selector: {matchExpressions: []}",
-            "unknown field `matchExpressions`",
+            "spec.selector.matchExpressions: is not a field; the only one is `matchLabels`",
         ),
         (
             "rules: [{from: [{source: {principal: [x]}}]}]",
-            "unknown field `principal`, expected one of `principals`",
+            "spec.rules[0].from[0].source.principal: is not a field; did you mean `principals`?",
         ),
-        ("rule: []", "unknown field `rule`"),
+        ("rule: []", "spec.rule: is not a field; did you mean `rules`?"),
     ] {
         bad(&policy(field), &["AuthorizationPolicy demo/p", at]);
     }
@@ -570,11 +577,11 @@ fn aliases_do_not_unfold_without_bound() {
 fn nothing_is_dropped_without_a_word() {
     bad(
         "apiVersion: v1\nkind: Namespace\nmetadata: &m {name: a}\nother: {<<: *m}\n",
-        &["merge keys"],
+        &["f.yaml:4: Namespace a (line 1): other.<<: merge keys are not read"],
     );
     bad(
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {x: a, x: b}}\n",
-        &["`x` is given twice"],
+        &["f.yaml:3: Namespace a (line 1): metadata.labels.x: is given twice"],
     );
     let objects = good("apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {x: 1.10}}\n");
     assert_eq!(
@@ -594,12 +601,159 @@ fn nothing_is_dropped_without_a_word() {
     bad(&deep, &["nest deeper"]);
 }
 
+/// What is printed is read as the same again, and says what was left to defaults.
+#[test]
+fn what_is_printed_reads_as_it_was() {
+    let more = "---
+apiVersion: v1
+kind: Service
+metadata: {name: s, namespace: demo, creationTimestamp: \"2026-01-31T12:00:00Z\"}
+spec: {clusterIPs: [10.96.0.1], selector: {app: \"1.10\"}, sessionAffinity: ClientIP, trafficDistribution: PreferClose, ports: [{name: http, port: 80, targetPort: web, appProtocol: http}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: headless}
+spec: {clusterIP: None}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: s-x, namespace: demo, labels: {kubernetes.io/service-name: s}}
+addressType: IPv6
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [\"fd00::1\"], conditions: {ready: false, serving: true, terminating: true}, nodeName: n1, zone: z1, hints: {forZones: [{name: z1}], forNodes: [{name: n1}]}}, {addresses: [\"fd00::2\"], conditions: {ready: false}}]
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: p, namespace: demo}
+spec: {selector: {matchLabels: {app: a}}, mtls: {mode: DISABLE}, portLevelMtls: {8080: {mode: STRICT}}}
+---
+apiVersion: security.istio.io/v1beta1
+kind: AuthorizationPolicy
+metadata: {name: a, namespace: demo, annotations: {istio.io/dry-run: \"true\"}}
+spec: {action: CUSTOM, provider: {name: x}, targetRefs: [{kind: Service, name: s}, {group: gateway.networking.k8s.io, kind: Gateway, name: g}], rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: b, namespace: demo}
+spec:
+  selector: {matchLabels: {app: a}}
+  rules:
+  - from:
+    - source: {principals: [cluster.local/ns/a/sa/b, \"*\"], notNamespaces: [x*], ipBlocks: [10.0.0.0/8, \"::ffff:10.0.0.1\"], trustDomains: [td]}
+    - source: {serviceAccounts: [own, other/name]}
+    to: [{operation: {ports: [\"80\"], notPorts: [\"81\"], methods: [GET]}}]
+    when: [{key: source.ip, notValues: [fd00::/8]}, {key: \"request.headers[x]\", values: [y]}, {key: destination.port, values: [\"80\"]}]
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {topology.kubernetes.io/zone: z1}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: demo}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: sleep, namespace: demo}
+";
+    let objects = good(&format!("{POD}{more}"));
+    let printed = print::list(&objects);
+    for (text, format) in [
+        (serde_norway::to_string(&printed).unwrap(), Format::Yaml),
+        (serde_json::to_string_pretty(&printed).unwrap(), Format::Json),
+    ] {
+        let (again, errors) = read_as(&text, format);
+        assert_eq!(errors, Vec::<String>::new(), "{text}");
+        assert_eq!(print::list(&again), printed);
+        let mut policies = again.authorization_policies.clone();
+        for policy in &mut policies {
+            policy.meta.object.origin = Some("f.yaml".into());
+        }
+        let mut before = objects.authorization_policies.clone();
+        for policy in &mut before {
+            policy.meta.object.origin = Some("f.yaml".into());
+        }
+        assert_eq!(policies, before, "every policy as it was");
+        assert_eq!(
+            again.pods[0].service_account.as_deref(),
+            objects.pods[0].service_account.as_deref()
+        );
+        assert_eq!(again.pods[0].addresses, objects.pods[0].addresses);
+        assert_eq!(
+            again.endpoint_slices[0].endpoints,
+            objects.endpoint_slices[0].endpoints
+        );
+        assert_eq!(again.services.len(), 2);
+    }
+}
+
+#[test]
+fn one_function_reads_bytes_and_says_everything_that_is_wrong() {
+    assert_eq!(
+        super::read(POD.as_bytes(), "a.yaml", Format::Yaml)
+            .unwrap()
+            .pods
+            .len(),
+        1
+    );
+    let errors = super::read(b"kind: Pod\n---\napiVersion: v1\n", "a.yaml", Format::Yaml).unwrap_err();
+    assert_eq!(
+        errors.to_string(),
+        "a.yaml:1: Pod: apiVersion: is required\na.yaml:3: kind: is required"
+    );
+}
+
+#[test]
+fn lines_are_found_under_keys_with_dots_in_lists_and_in_json() {
+    let text = "# about
+---
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Namespace
+  metadata: {name: a}
+- apiVersion: security.istio.io/v1
+  kind: AuthorizationPolicy
+  metadata:
+    name: p
+    annotations:
+      istio.io: x
+      istio.io/dry-run: \"yes\"
+  spec:
+    rules:
+    - from:
+      - source:
+          namespaces:
+          - a
+          - \"B\"
+";
+    let (_, errors) = read(text);
+    assert_eq!(
+        errors,
+        [
+            "f.yaml:15: AuthorizationPolicy default/p (line 9): metadata.annotations.istio.io/dry-run: `yes` is neither \
+             \"true\" nor \"false\"",
+            "f.yaml:22: AuthorizationPolicy default/p (line 9): spec.rules[0].from[0].source.namespaces[1]: `B` is not a \
+             namespace name (a-z, 0-9, `-`, at most 63 characters)",
+        ]
+    );
+    let (_, errors) = read_as(
+        "{\"apiVersion\": \"v1\",\n\"kind\": \"Pod\",\n\"metadata\": {\"name\": \"a\"},\n\"spec\": {},\n\"status\": {\n\"podIP\": \"x\"}}",
+        Format::Json,
+    );
+    assert_eq!(
+        errors,
+        [
+            "f.yaml:6: Pod default/a (line 1): status.podIP: `x` is not an IP address such as 10.0.0.1 or fd00::1"
+        ]
+    );
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), json: bool) {
-        let (mut objects, mut errors) = (Objects::default(), Vec::new());
-        let format = if json { Format::Json } else { Format::Yaml };
-        parse(&bytes, "f", format, &mut objects, &mut errors);
+        let _ = super::read(&bytes, "f", if json { Format::Json } else { Format::Yaml });
     }
 
     #[test]

@@ -59,8 +59,14 @@ pub struct AgentStatus {
     pub trust_domain: String,
     /// Generation of the configuration in use.
     pub generation: u64,
-    /// Objects refused in the latest configuration.
+    /// Where it comes from: `directory`, `last_good` (the state directory), or `nothing` while none is in use.
+    #[serde(default)]
+    pub config_from: String,
+    /// How many errors the latest configuration has.
     pub config_errors: usize,
+    /// The first of them.
+    #[serde(default)]
+    pub config_problems: Vec<String>,
     /// Pods of this node that are enrolled.
     pub enrolled: usize,
     /// Further facts, such as kernel counters, by name.

@@ -47,6 +47,10 @@ impl AdminState for State {
         Err(format!("no pod {from}"))
     }
 
+    fn objects(&self) -> serde_json::Value {
+        serde_json::json!({"kind": "List"})
+    }
+
     fn config(&self) -> ConfigReport {
         ConfigReport {
             generation: 7,

@@ -125,12 +125,14 @@ families! {
         "When a workload certificate expires, in seconds since 1970; of the 1,000 that expire first";
     CONFIG_GENERATION = Gauge "tramline_config_generation" &[],
         "Generation of the configuration in use";
+    CONFIG_FROM_LAST_GOOD = Gauge "tramline_config_from_last_good" &[],
+        "1 while the configuration in use is the last good one of the state directory, since the directory was refused at start";
     CONFIG_LAST_SUCCESS = Gauge "tramline_config_last_success_timestamp_seconds" &[],
         "When a configuration last came into force, in seconds since 1970";
     CONFIG_UPDATES = Counter "tramline_config_updates" &["result"],
         "Configurations read since start: applied, or refused with the one before staying in force";
     CONFIG_ERRORS = Gauge "tramline_config_errors" &[],
-        "Objects of the latest configuration that were refused";
+        "Errors of the latest configuration; 0 when it is in use";
     ENROLLED_PODS = Gauge "tramline_enrolled_pods" &[],
         "Pods of this node whose traffic the agent handles";
     PODS_NOT_ENROLLED = Gauge "tramline_pods_not_enrolled" &[],

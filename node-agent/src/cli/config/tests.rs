@@ -1,0 +1,100 @@
+use std::fs;
+use std::path::Path;
+
+use clap::Parser as _;
+
+use super::super::Cli;
+use super::super::exit::Exit;
+use crate::discover::files::offline;
+use tramline_core::identity::TrustDomain;
+use tramline_core::mesh::MeshSettings;
+
+const POD: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: a, namespace: demo, labels: {app: a}}
+spec: {nodeName: n1}
+status: {podIP: 10.0.0.1}
+";
+
+fn settings() -> MeshSettings {
+    MeshSettings::new(TrustDomain::new("cluster.local").unwrap(), "")
+}
+
+fn exit(arguments: &[&str], dir: &Path) -> Result<(), Exit> {
+    let dir = dir.display().to_string();
+    let arguments = ["tramline", "config"]
+        .into_iter()
+        .chain(arguments.iter().copied());
+    let cli = Cli::try_parse_from(arguments.chain([dir.as_str()])).unwrap();
+    let super::super::Command::Config(args) = cli.command else {
+        panic!("another command")
+    };
+    super::run(Path::new("/nowhere"), &args).map_err(|failure| failure.exit)
+}
+
+#[test]
+fn a_good_directory_ends_with_0_and_a_bad_one_with_1() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.yaml"), POD).unwrap();
+    for output in ["table", "wide", "json", "yaml"] {
+        assert_eq!(exit(&["validate", "-o", output], dir.path()), Ok(()));
+    }
+    for output in ["json", "yaml"] {
+        assert_eq!(exit(&["print", "-o", output], dir.path()), Ok(()));
+    }
+    fs::write(dir.path().join("b.yaml"), "kind: [").unwrap();
+    assert_eq!(exit(&["validate"], dir.path()), Err(Exit::Failure));
+    assert_eq!(exit(&["validate", "-o", "json"], dir.path()), Err(Exit::Failure));
+    assert_eq!(exit(&["print"], dir.path()), Err(Exit::Failure));
+    assert_eq!(exit(&["validate"], &dir.path().join("none")), Err(Exit::Failure));
+}
+
+#[test]
+fn a_validation_says_everything_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.yaml"), POD).unwrap();
+    let policy = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: demo}
+spec:
+  rules:
+  - to:
+    - operation: {methods: [GET]}
+";
+    fs::write(dir.path().join("p.yaml"), policy).unwrap();
+    let text = super::text(&offline::validate(dir.path(), &settings()));
+    assert!(
+        text.starts_with("warning: p.yaml:6: AuthorizationPolicy demo/p (line 1): spec.rules[0]: "),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("valid: 2 files, 1 AuthorizationPolicy, 1 Pod\n"),
+        "{text}"
+    );
+    fs::write(
+        dir.path().join("b.yaml"),
+        POD.replace("name: a", "name: b").replace("spec:", "spce:"),
+    )
+    .unwrap();
+    fs::write(dir.path().join("p.yaml"), policy.replace("methods", "method")).unwrap();
+    assert_eq!(
+        super::text(&offline::validate(dir.path(), &settings())),
+        "b.yaml:1: Pod demo/b: spec: is required\n\
+         p.yaml:7: AuthorizationPolicy demo/p (line 1): spec.rules[0].to[0].operation.method: is not a field; \
+         did you mean `methods`?\n\
+         not valid: 3 files, 2 errors; an agent would refuse all of it\n"
+    );
+}
+
+#[test]
+fn without_a_node_the_agents_of_all_nodes_are_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let enrolled = POD.replace("app: a", "istio.io/dataplane-mode: tramline");
+    fs::write(dir.path().join("a.yaml"), enrolled).unwrap();
+    assert_eq!(exit(&["validate"], dir.path()), Err(Exit::Failure));
+    assert_eq!(
+        exit(&["validate", "--node", "n1"], dir.path()),
+        Err(Exit::Failure)
+    );
+    assert_eq!(exit(&["validate", "--node", "n2"], dir.path()), Ok(()));
+}
