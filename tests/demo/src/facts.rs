@@ -1,6 +1,7 @@
 //! The promises, in the order in which they are shown. A fact returns its evidence, or why it does not hold.
 
 mod basics;
+mod configuration;
 mod crash;
 mod explain;
 mod link;
@@ -61,6 +62,10 @@ pub(crate) const ALL: &[Show] = &[
     (
         "The agent explains what is let in, denied and not captured, and so it is",
         explain::explained,
+    ),
+    (
+        "A bad manifest is refused, and the last good configuration stays in force",
+        configuration::refused,
     ),
     (
         "The agent killed: what goes on, what stops, and nothing in the clear",
