@@ -29,19 +29,26 @@ enum Bad {
 impl Bad {
     fn put(&self, dir: &Path) {
         match self {
-            Self::Yaml(text) => fs::write(dir.join("x.yaml"), text).unwrap(),
-            Self::Json(text) => fs::write(dir.join("x.json"), text).unwrap(),
-            Self::Policy(spec) => fs::write(
-                dir.join("x.yaml"),
+            Self::Yaml(text) => write(dir, "x.yaml", text),
+            Self::Json(text) => write(dir, "x.json", text),
+            Self::Policy(spec) => write(
+                dir,
+                "x.yaml",
                 format!(
                     "# about\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: p\n  \
                      namespace: demo\nspec:\n{spec}\n"
                 ),
-            )
-            .unwrap(),
+            ),
             Self::Do(make) => make(dir),
         }
     }
+}
+
+/// At once: on a busy machine the source would take a file that is still empty.
+fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) {
+    let draft = dir.join(".draft");
+    fs::write(&draft, text).unwrap();
+    fs::rename(draft, dir.join(name)).unwrap();
 }
 
 const GOOD: &str = "apiVersion: v1
@@ -255,7 +262,7 @@ const ROWS: &[(&str, Bad, &str)] = &[
     ),
     (
         "not UTF-8",
-        Bad::Do(|dir| fs::write(dir.join("x.yaml"), b"# a\n# \xff\n").unwrap()),
+        Bad::Do(|dir| write(dir, "x.yaml", b"# a\n# \xff\n")),
         "x.yaml:2: is not UTF-8: save it as UTF-8",
     ),
     (
@@ -266,7 +273,7 @@ const ROWS: &[(&str, Bad, &str)] = &[
                 "[".repeat(49),
                 "]".repeat(49)
             );
-            fs::write(dir.join("x.yaml"), text).unwrap();
+            write(dir, "x.yaml", text);
         }),
         "x.yaml:4: Namespace b (line 1): values nest deeper than 48",
     ),
@@ -280,7 +287,7 @@ const ROWS: &[(&str, Bad, &str)] = &[
                 let below = format!("*l{}", level - 1);
                 writeln!(text, "l{level}: &l{level} [{}]", [below.as_str(); 10].join(", ")).unwrap();
             }
-            fs::write(dir.join("x.yaml"), text).unwrap();
+            write(dir, "x.yaml", text);
         }),
         "x.yaml:1: its aliases (`&`, `*`) unfold to far more than is written; write it out",
     ),
@@ -288,10 +295,9 @@ const ROWS: &[(&str, Bad, &str)] = &[
     (
         "a file of 100 MB",
         Bad::Do(|dir| {
-            File::create(dir.join("x.yaml"))
-                .unwrap()
-                .set_len(100_000_000)
-                .unwrap()
+            let draft = dir.join(".draft");
+            File::create(&draft).unwrap().set_len(100_000_000).unwrap();
+            fs::rename(draft, dir.join("x.yaml")).unwrap();
         }),
         "x.yaml: is larger than 8 MiB; split it into several files",
     ),
@@ -344,7 +350,7 @@ async fn each_is_named_and_the_last_good_configuration_stays() {
 /// One row: good, bad, good again.
 async fn row(name: &str, bad: &Bad, said: &str) -> Option<String> {
     let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("good.yaml"), GOOD).unwrap();
+    write(dir.path(), "good.yaml", GOOD);
     let settings = MeshSettings::new(TrustDomain::new("cluster.local").unwrap(), "n1");
     let source = FilesSource::new(dir.path(), settings)
         .with_timing(Duration::from_millis(20), Duration::from_millis(150));
@@ -374,7 +380,7 @@ async fn row(name: &str, bad: &Bad, said: &str) -> Option<String> {
             .unwrap();
         }
     }
-    fs::write(dir.path().join("good.yaml"), GOOD.replace("10.0.0.1", "10.0.0.9")).unwrap();
+    write(dir.path(), "good.yaml", GOOD.replace("10.0.0.1", "10.0.0.9"));
     loop {
         match next().await {
             Update::Accepted { accepted, .. }

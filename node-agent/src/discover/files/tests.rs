@@ -198,6 +198,12 @@ async fn a_file_that_is_still_being_written_is_not_taken() {
 async fn the_last_good_configuration_outlives_its_reader() {
     let (dir, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let file = dir.path().join("a.yaml");
+    // At once: on a busy machine a file that is still empty would be taken.
+    let write = |text: &str| {
+        let draft = dir.path().join("draft");
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, &file).unwrap();
+    };
     let start = || {
         source(dir.path())
             .with_last_good(LastGood::new(state.path(), "i"))
@@ -207,16 +213,16 @@ async fn the_last_good_configuration_outlives_its_reader() {
         timeout(PATIENCE, updates.recv()).await.unwrap().unwrap()
     }
     // Nothing is kept yet, and nothing good is there.
-    fs::write(&file, "kind: [").unwrap();
+    write("kind: [");
     let mut updates = start();
     let Update::Refused { nothing_kept, .. } = update(&mut updates).await else {
         panic!("taken")
     };
     assert_eq!(nothing_kept.as_deref(), Some("there is none"));
 
-    fs::write(&file, pod("a", "demo", "10.0.0.1", true)).unwrap();
+    write(&pod("a", "demo", "10.0.0.1", true));
     assert_eq!(next(&mut updates).await.unwrap().generation(), 1);
-    fs::write(&file, "kind: [").unwrap();
+    write("kind: [");
     let Update::Refused {
         nothing_kept: None, ..
     } = update(&mut updates).await
@@ -236,11 +242,11 @@ async fn the_last_good_configuration_outlives_its_reader() {
     let address = "10.0.0.1".parse().unwrap();
     assert!(accepted.mesh.workload_by_address(address).is_some());
     assert!(since.elapsed().unwrap() < PATIENCE && errors.errors().len() == 1);
-    fs::write(&file, pod("a", "demo", "10.0.0.2", true)).unwrap();
+    write(&pod("a", "demo", "10.0.0.2", true));
     assert_eq!(next(&mut updates).await.unwrap().generation(), 2);
 
     // A byte is missing.
-    fs::write(&file, "kind: [").unwrap();
+    write("kind: [");
     let kept = fs::read_dir(state.path())
         .unwrap()
         .next()

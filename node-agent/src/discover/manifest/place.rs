@@ -175,3 +175,6 @@ impl<'p> Visitor<'_> for KeyOnPath<'p> {
         self.visit_str(&key.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -329,3 +329,6 @@ fn unused(made: &mut Value, fields: &[&'static str]) {
         made[*field] = json!([NOT_USED]);
     }
 }
+
+#[cfg(test)]
+mod tests;

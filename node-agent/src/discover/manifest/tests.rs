@@ -5,11 +5,11 @@ use tramline_core::service::{Distribution, Readiness};
 
 use super::*;
 
-fn read(text: &str) -> (Objects, Vec<String>) {
+pub(super) fn read(text: &str) -> (Objects, Vec<String>) {
     read_as(text, Format::Yaml)
 }
 
-fn read_as(text: &str, format: Format) -> (Objects, Vec<String>) {
+pub(super) fn read_as(text: &str, format: Format) -> (Objects, Vec<String>) {
     let (mut objects, mut errors) = (Objects::default(), Vec::new());
     parse(text.as_bytes(), "f.yaml", format, &mut objects, &mut errors);
     locate(&mut errors, |_| Some((text.as_bytes(), format)));
@@ -17,7 +17,7 @@ fn read_as(text: &str, format: Format) -> (Objects, Vec<String>) {
 }
 
 #[track_caller]
-fn good(text: &str) -> Objects {
+pub(super) fn good(text: &str) -> Objects {
     let (objects, errors) = read(text);
     assert_eq!(errors, Vec::<String>::new());
     objects
@@ -42,7 +42,7 @@ fn policy(spec: &str) -> String {
     )
 }
 
-const POD: &str = r#"
+pub(super) const POD: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata:
@@ -601,92 +601,6 @@ fn nothing_is_dropped_without_a_word() {
     bad(&deep, &["nest deeper"]);
 }
 
-/// What is printed is read as the same again, and says what was left to defaults.
-#[test]
-fn what_is_printed_reads_as_it_was() {
-    let more = "---
-apiVersion: v1
-kind: Service
-metadata: {name: s, namespace: demo, creationTimestamp: \"2026-01-31T12:00:00Z\"}
-spec: {clusterIPs: [10.96.0.1], selector: {app: \"1.10\"}, sessionAffinity: ClientIP, trafficDistribution: PreferClose, ports: [{name: http, port: 80, targetPort: web, appProtocol: http}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: headless}
-spec: {clusterIP: None}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: s-x, namespace: demo, labels: {kubernetes.io/service-name: s}}
-addressType: IPv6
-ports: [{name: http, port: 8080}]
-endpoints: [{addresses: [\"fd00::1\"], conditions: {ready: false, serving: true, terminating: true}, nodeName: n1, zone: z1, hints: {forZones: [{name: z1}], forNodes: [{name: n1}]}}, {addresses: [\"fd00::2\"], conditions: {ready: false}}]
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: p, namespace: demo}
-spec: {selector: {matchLabels: {app: a}}, mtls: {mode: DISABLE}, portLevelMtls: {8080: {mode: STRICT}}}
----
-apiVersion: security.istio.io/v1beta1
-kind: AuthorizationPolicy
-metadata: {name: a, namespace: demo, annotations: {istio.io/dry-run: \"true\"}}
-spec: {action: CUSTOM, provider: {name: x}, targetRefs: [{kind: Service, name: s}, {group: gateway.networking.k8s.io, kind: Gateway, name: g}], rules: [{}]}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: b, namespace: demo}
-spec:
-  selector: {matchLabels: {app: a}}
-  rules:
-  - from:
-    - source: {principals: [cluster.local/ns/a/sa/b, \"*\"], notNamespaces: [x*], ipBlocks: [10.0.0.0/8, \"::ffff:10.0.0.1\"], trustDomains: [td]}
-    - source: {serviceAccounts: [own, other/name]}
-    to: [{operation: {ports: [\"80\"], notPorts: [\"81\"], methods: [GET]}}]
-    when: [{key: source.ip, notValues: [fd00::/8]}, {key: \"request.headers[x]\", values: [y]}, {key: destination.port, values: [\"80\"]}]
----
-apiVersion: v1
-kind: Node
-metadata: {name: n1, labels: {topology.kubernetes.io/zone: z1}}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: demo}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: sleep, namespace: demo}
-";
-    let objects = good(&format!("{POD}{more}"));
-    let printed = print::list(&objects);
-    for (text, format) in [
-        (serde_norway::to_string(&printed).unwrap(), Format::Yaml),
-        (serde_json::to_string_pretty(&printed).unwrap(), Format::Json),
-    ] {
-        let (again, errors) = read_as(&text, format);
-        assert_eq!(errors, Vec::<String>::new(), "{text}");
-        assert_eq!(print::list(&again), printed);
-        let mut policies = again.authorization_policies.clone();
-        for policy in &mut policies {
-            policy.meta.object.origin = Some("f.yaml".into());
-        }
-        let mut before = objects.authorization_policies.clone();
-        for policy in &mut before {
-            policy.meta.object.origin = Some("f.yaml".into());
-        }
-        assert_eq!(policies, before, "every policy as it was");
-        assert_eq!(
-            again.pods[0].service_account.as_deref(),
-            objects.pods[0].service_account.as_deref()
-        );
-        assert_eq!(again.pods[0].addresses, objects.pods[0].addresses);
-        assert_eq!(
-            again.endpoint_slices[0].endpoints,
-            objects.endpoint_slices[0].endpoints
-        );
-        assert_eq!(again.services.len(), 2);
-    }
-}
-
 #[test]
 fn one_function_reads_bytes_and_says_everything_that_is_wrong() {
     assert_eq!(
@@ -700,53 +614,6 @@ fn one_function_reads_bytes_and_says_everything_that_is_wrong() {
     assert_eq!(
         errors.to_string(),
         "a.yaml:1: Pod: apiVersion: is required\na.yaml:3: kind: is required"
-    );
-}
-
-#[test]
-fn lines_are_found_under_keys_with_dots_in_lists_and_in_json() {
-    let text = "# about
----
-apiVersion: v1
-kind: List
-items:
-- apiVersion: v1
-  kind: Namespace
-  metadata: {name: a}
-- apiVersion: security.istio.io/v1
-  kind: AuthorizationPolicy
-  metadata:
-    name: p
-    annotations:
-      istio.io: x
-      istio.io/dry-run: \"yes\"
-  spec:
-    rules:
-    - from:
-      - source:
-          namespaces:
-          - a
-          - \"B\"
-";
-    let (_, errors) = read(text);
-    assert_eq!(
-        errors,
-        [
-            "f.yaml:15: AuthorizationPolicy default/p (line 9): metadata.annotations.istio.io/dry-run: `yes` is neither \
-             \"true\" nor \"false\"",
-            "f.yaml:22: AuthorizationPolicy default/p (line 9): spec.rules[0].from[0].source.namespaces[1]: `B` is not a \
-             namespace name (a-z, 0-9, `-`, at most 63 characters)",
-        ]
-    );
-    let (_, errors) = read_as(
-        "{\"apiVersion\": \"v1\",\n\"kind\": \"Pod\",\n\"metadata\": {\"name\": \"a\"},\n\"spec\": {},\n\"status\": {\n\"podIP\": \"x\"}}",
-        Format::Json,
-    );
-    assert_eq!(
-        errors,
-        [
-            "f.yaml:6: Pod default/a (line 1): status.podIP: `x` is not an IP address such as 10.0.0.1 or fd00::1"
-        ]
     );
 }
 
