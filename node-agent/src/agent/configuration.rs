@@ -24,6 +24,8 @@ use tramline_core::{mesh::Mesh, object::Objects};
 /// How often pods that could not be enrolled are tried again, and pods looked at whose namespace may have been
 /// replaced.
 const RETRY: Duration = Duration::from_secs(2);
+/// Errors of one configuration that are logged.
+const MAX_LOGGED: usize = 100;
 
 /// What is in force, and what is wrong with the latest configuration; for `tramline status` and the metrics.
 #[derive(Default)]
@@ -211,8 +213,14 @@ impl Follower {
     /// Logs and keeps what is wrong with the directory, and says how much in a few words.
     fn refuse(&self, errors: &ConfigErrors) -> String {
         let lines: Vec<String> = errors.errors().iter().map(ToString::to_string).collect();
-        for line in &lines {
+        for line in lines.iter().take(MAX_LOGGED) {
             tracing::error!("configuration refused: {line}");
+        }
+        if lines.len() > MAX_LOGGED {
+            let more = lines.len() - MAX_LOGGED;
+            tracing::error!(
+                "configuration refused: {more} more errors; `tramline config validate` prints all"
+            );
         }
         self.report.counts.refused.fetch_add(1, Ordering::Relaxed);
         let count = match lines.as_slice() {

@@ -1,6 +1,7 @@
 //! Lines of fields. The parsers say a line only of what they refuse; so a second reading follows the path of the field
 //! and refuses the value it leads to.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -14,24 +15,32 @@ const MAX_BYTES: usize = 64 << 20;
 /// Gives each error the line of its field, where it has only its object's.
 pub fn locate<'f>(errors: &mut [ConfigError], file: impl Fn(&str) -> Option<(&'f [u8], Format)>) {
     let mut left = MAX_BYTES;
+    // By file, then by the line on which each begins: thousands of errors in one file must not take it apart each.
+    let mut files: HashMap<String, HashMap<usize, Document<'f>>> = HashMap::new();
     for error in errors.iter_mut().filter(|error| error.line.is_none()) {
         let (Some(line), Some(field)) = (error.object_line, error.field.as_deref()) else {
             continue;
         };
         error.line = error.object_line;
-        let Some((text, format)) =
-            file(&error.file).and_then(|(bytes, format)| Some((std::str::from_utf8(bytes).ok()?, format)))
-        else {
+        let documents = files.entry(error.file.clone()).or_insert_with(|| {
+            file(&error.file)
+                .and_then(|(bytes, format)| Some((std::str::from_utf8(bytes).ok()?, format)))
+                .into_iter()
+                .flat_map(|(text, format)| documents(text, "", format))
+                .map(|document| (document.first_line(), document))
+                .collect()
+        });
+        let Some(document) = documents.get(&line) else {
             continue;
         };
-        let document = documents(text, &error.file, format).find(|document| document.first_line() == line);
-        let Some(document) = document else {
-            continue;
-        };
-        let mut find = |path: &str| {
+        let mut spend = || {
             left = left.checked_sub(document.text.len())?;
-            document.line_of(path)
+            Some(())
         };
+        if spend().is_none() {
+            continue;
+        }
+        let mut find = |path: &str| spend().and_then(|()| document.line_of(path));
         let mut path = match document.item_of(error.object.as_deref().unwrap_or_default()) {
             Some(index) => {
                 let item = format!("items[{index}]");

@@ -47,3 +47,45 @@ items:
         ]
     );
 }
+
+#[test]
+fn thousands_of_errors_are_found_too() {
+    let policy = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec:\n  action: NO\n";
+    let (_, errors) = read(&policy.repeat(5_000));
+    assert_eq!(errors.len(), 5_000);
+    for (index, error) in errors.iter().enumerate() {
+        let (object, field) = (6 * index + 2, 6 * index + 6);
+        assert_eq!(
+            *error,
+            format!(
+                "f.yaml:{field}: AuthorizationPolicy default/p (line {object}): spec.action: `NO` is none of ALLOW, DENY, AUDIT, CUSTOM"
+            )
+        );
+    }
+}
+
+/// What may be read a second time is bounded: one object of megabytes with thousands of errors.
+#[test]
+fn lines_are_not_looked_for_for_ever() {
+    let wrong = "    - \"x y\"\n".repeat(500);
+    let rule = format!(
+        "  - from:\n    - source:\n        ipBlocks:\n{wrong}",
+        wrong = wrong.replace("    -", "        -")
+    );
+    let text = format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec:\n  rules:\n{}",
+        rule.repeat(400)
+    );
+    let (_, errors) = read(&text);
+    assert_eq!(errors.len(), 200_000);
+    assert!(
+        errors[0].starts_with("f.yaml:9: AuthorizationPolicy default/p (line 1): spec.rules[0]"),
+        "{}",
+        errors[0]
+    );
+    assert!(
+        errors[199_999].starts_with("f.yaml:1: AuthorizationPolicy default/p: spec.rules[399]"),
+        "{}",
+        errors[199_999]
+    );
+}
