@@ -163,7 +163,10 @@ fn the_old_agent_carries_on_when_its_successor_dies() -> Result<()> {
     // The successor took with it what it carried when it was killed: one probe after the other, so one, or two by address.
     // The kernel ends what a killed process held: with RST where bytes were unread, with FIN where not.
     let is_cut = |result: &str| matches!(result, "ECONNRESET" | "UnexpectedEof");
-    let cut = lines.iter().filter(|line| line["result"].as_str().is_some_and(is_cut)).count();
+    let cut = lines
+        .iter()
+        .filter(|line| line["result"].as_str().is_some_and(is_cut))
+        .count();
     let asked = all_are(&lines, |result| result == "ok" || is_cut(result))?;
     ensure!(asked > 5 && cut <= 2, "{asked} probes, {cut} cut");
     drop(input);
