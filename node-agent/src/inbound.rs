@@ -62,6 +62,7 @@ pub(crate) async fn from_this_node(
         .observer
         .open_with(arriving(&arrival, destination, address), arrival.counters.clone());
     let opened = match authorize(
+        &record,
         arrival.mesh,
         Some(&arrival.identity),
         arrival.client.ip(),
@@ -201,7 +202,14 @@ async fn stream(
             StatusCode::BAD_REQUEST,
             Outcome::new(error.reason()).with_detail(error.to_string()),
         )),
-        Ok(target) => match authorize(&mesh, Some(&arrival.identity), client.ip(), &destination, *target) {
+        Ok(target) => match authorize(
+            &record,
+            &mesh,
+            Some(&arrival.identity),
+            client.ip(),
+            &destination,
+            *target,
+        ) {
             Err(refusal) => Err((StatusCode::UNAUTHORIZED, refusal)),
             Ok(()) => to_application(
                 context,
@@ -267,6 +275,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
         original_destination: address,
         service: None,
         trace: None,
+        dry_run: None,
     });
     let _port = pod.plaintext_ports.hold(client, address);
     let taken = |port| {
@@ -275,7 +284,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
     };
     let opened = match destination {
         None => Err(Reason::UnknownWorkload.into()),
-        Some(destination) => match authorize(&mesh, None, client.ip(), &destination, address) {
+        Some(destination) => match authorize(&record, &mesh, None, client.ip(), &destination, address) {
             Err(refusal) => Err(refusal),
             Ok(()) => {
                 to_application(
@@ -311,22 +320,25 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
     }
 }
 
+/// Decides, and notes in `record` what the dry-run policies would have made of it.
 fn authorize(
+    record: &OpenConnection,
     mesh: &Mesh,
     source: Option<&SpiffeId>,
     source_address: IpAddr,
     destination: &Workload,
     destination_address: SocketAddr,
 ) -> Result<(), Outcome> {
-    let decision = authz::decide(
-        mesh,
-        &authz::Connection {
-            source,
-            source_address,
-            destination,
-            destination_address,
-        },
-    );
+    let connection = authz::Connection {
+        source,
+        source_address,
+        destination,
+        destination_address,
+    };
+    if let Some(dry_run) = authz::dry_run(mesh, &connection) {
+        record.learn(|info| info.dry_run = Some(Arc::new(dry_run)));
+    }
+    let decision = authz::decide(mesh, &connection);
     if decision.is_allow() {
         Ok(())
     } else {
@@ -410,6 +422,7 @@ fn turned_away(
         original_destination: address,
         service: None,
         trace: None,
+        dry_run: None,
     }
 }
 
@@ -428,5 +441,6 @@ fn arriving(arrival: &Arrival<'_>, destination: &Arc<Workload>, address: SocketA
         destination_identity: Some(destination.identity.clone()),
         service: arrival.service.clone(),
         trace: arrival.trace,
+        dry_run: None,
     }
 }

@@ -124,5 +124,6 @@ fn opening(
         destination_identity: None,
         service: None,
         trace: Some(trace),
+        dry_run: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The numbers: Istio's TCP metrics, the agent's own, and whatever other stages register.
 
+mod dry_run;
 mod expose;
 pub mod families;
 mod labels;
@@ -20,6 +21,7 @@ use tramline_core::reason::Reason;
 use super::access_log::AccessLog;
 use super::connections::{Connections, Live, LiveState};
 use super::record::{Outcome, Path, Reporter, Verdict};
+use dry_run::DryRuns;
 use expose::Snapshot;
 use families::Family;
 use labels::{NO_FLAGS, TcpLabels};
@@ -109,6 +111,7 @@ pub struct Metrics {
     open: [AtomicU64; 2],
     /// By reporter; only reasons that occurred.
     verdicts: Mutex<HashMap<(usize, Reason), u64>>,
+    dry_runs: DryRuns,
     /// Seconds from accept to both halves being open, by reporter and path.
     connect: [[Histogram; Path::ALL.len()]; Reporter::ALL.len()],
     sources: Mutex<Vec<Source>>,
@@ -128,6 +131,7 @@ impl Metrics {
             series: series::Table::new(settings.max_label_sets, settings.idle_label_set),
             open: Default::default(),
             verdicts: Mutex::default(),
+            dry_runs: DryRuns::new(settings.idle_label_set),
             connect: Reporter::ALL.map(|_| Path::ALL.map(|_| crate::latency::histogram())),
             sources: Mutex::default(),
         }
@@ -220,6 +224,9 @@ impl Metrics {
                     .fetch_add(1, Ordering::Relaxed);
             }
         }
+        if let Some(dry_run) = &state.info.dry_run {
+            self.dry_runs.count(outcome.verdict(), dry_run);
+        }
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         *verdicts.entry((reporter.index(), outcome.reason)).or_default() += 1;
     }
@@ -248,6 +255,7 @@ impl Metrics {
             Reporter::ALL.map(|r| self.open_now(r)).into(),
         );
         put(&families::VERDICTS, self.verdicts());
+        put(&families::DRY_RUN, self.dry_runs.samples());
         put(&families::CONNECT_SECONDS, self.connect_times());
         put(
             &families::CONNECTIONS_UNLISTED,

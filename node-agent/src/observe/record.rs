@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tramline_core::authz::Decision;
 use tramline_core::identity::SpiffeId;
 use tramline_core::reason::Reason;
 use tramline_core::service::Service;
@@ -133,6 +134,8 @@ pub struct ConnectionInfo {
     pub service: Option<Arc<Service>>,
     /// The same at both ends of a tunnel.
     pub trace: Option<TraceId>,
+    /// What would have been decided with the dry-run policies enforced; at the destination, where there are any.
+    pub dry_run: Option<Arc<Decision>>,
 }
 
 /// What the mesh had to say about a connection.
@@ -155,6 +158,15 @@ impl Verdict {
             }
             reason if reason.response_flags() == "DENY" => Self::Deny,
             _ => Self::Fail,
+        }
+    }
+
+    /// The verdict of a policy's decision.
+    pub fn of_decision(decision: &Decision) -> Self {
+        if decision.is_allow() {
+            Self::Allow
+        } else {
+            Self::Deny
         }
     }
 

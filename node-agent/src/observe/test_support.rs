@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tramline_core::authz::{Action, Decision, DeniedBy, PolicyName, PolicyRule};
 use tramline_core::identity::{SpiffeId, TrustDomain};
 use tramline_core::service::{Distribution, Service};
 use tramline_core::trace::TraceId;
@@ -41,6 +42,22 @@ pub(crate) fn workload(name: &str, address: &str) -> Arc<Workload> {
     })
 }
 
+/// A denial by the first rule of a DENY policy.
+pub(crate) fn denied_by(policy: &str) -> Decision {
+    let policy = PolicyName {
+        namespace: "default".into(),
+        name: policy.into(),
+    };
+    let by = PolicyRule {
+        policy: Arc::new(policy),
+        action: Action::Deny,
+        rule: 0,
+    };
+    Decision::Deny {
+        by: DeniedBy::Rule(by),
+    }
+}
+
 /// `sleep` dials Service `helloworld`, reported by `reporter`.
 pub(crate) fn connection(reporter: Reporter) -> ConnectionInfo {
     let service = Service {
@@ -68,6 +85,7 @@ pub(crate) fn connection(reporter: Reporter) -> ConnectionInfo {
         destination_identity: Some(identity("helloworld")),
         service: Some(Arc::new(service)),
         trace: Some(TraceId::new(0x4bf9_2f35_77b3_4da6, 0xa3ce_929d_0e0e_4737)),
+        dry_run: None,
     }
 }
 

@@ -25,7 +25,7 @@ const fn known(name: &'static str, meaning: &'static str) -> Field {
 }
 
 /// In the order in which they are written.
-pub(super) const FIELDS: [Field; 27] = [
+pub(super) const FIELDS: [Field; 30] = [
     always(
         "time",
         "when the connection ended, UTC with milliseconds (RFC 3339)",
@@ -85,6 +85,12 @@ pub(super) const FIELDS: [Field; 27] = [
     always("response_flags", "the same as Istio's flag"),
     known("policy", "the policy that decided"),
     known("detail", "what the code does not say, such as an error's text"),
+    known(
+        "dry_run",
+        "`allow` or `deny`: what would have been decided with the policies annotated `istio.io/dry-run` enforced; inbound, where one applies to the server's pod, as the connection arrived",
+    ),
+    known("dry_run_policy", "the policy that would have decided"),
+    known("dry_run_detail", "the same in words, with the rule"),
     known(
         "dropped",
         "alone with `time` in a line of its own: so many lines before this one are missing",

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 use tramline_core::workload::Workload;
 
-use super::super::record::Reporter;
+use super::super::record::{Reporter, Verdict};
 use super::{Entry, Format, escape};
 
 /// Appends `entry` and a line end to `out`.
@@ -79,6 +79,11 @@ fn fields(line: &mut Line<'_>, entry: &Entry) {
     line.text("response_flags", entry.outcome.reason.response_flags());
     line.optional("policy", entry.outcome.policy.as_ref());
     line.optional("detail", entry.outcome.detail.as_ref());
+    if let Some(decision) = &info.dry_run {
+        line.text("dry_run", Verdict::of_decision(decision).as_str());
+        line.optional("dry_run_policy", decision.policy());
+        line.text("dry_run_detail", &decision.to_string());
+    }
 }
 
 fn workload(line: &mut Line<'_>, [name, namespace]: [&str; 2], workload: Option<&Workload>) {

@@ -3,13 +3,15 @@ mod hostile;
 mod page;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, UNIX_EPOCH};
 
+use tramline_core::authz::{Decision, DeniedBy};
 use tramline_core::reason::Reason;
 
 use super::super::record::{Outcome, Reporter};
-use super::super::test_support::connection;
+use super::super::test_support::{connection, denied_by};
 use super::*;
 
 fn entry(reporter: Reporter, outcome: Outcome) -> Entry {
@@ -61,6 +63,40 @@ fn a_json_line_counts_bytes_from_this_sides_view_and_names_the_policy() {
     assert_eq!(value["reason"], "policy_denied");
     assert_eq!(value["policy"], "default/deny-all rule 0");
     assert_eq!(value["detail"], "no rule");
+}
+
+#[test]
+fn a_dry_run_tells_what_would_have_been_decided_and_by_whom_in_both_formats() {
+    let mut allowed = entry(Reporter::Destination, Outcome::new(Reason::Ok));
+    assert!(!line_of(&allowed, Format::Text).contains("dry_run"));
+    allowed.info.dry_run = Some(Arc::new(denied_by("no-sleep")));
+    let text = line_of(&allowed, Format::Text);
+    assert!(
+        text.ends_with(
+            " verdict=allow reason=ok response_flags=- dry_run=deny dry_run_policy=default/no-sleep \
+             dry_run_detail=\"denied by AuthorizationPolicy default/no-sleep rule 0\"\n"
+        ),
+        "{text}"
+    );
+    let value: serde_json::Value = serde_json::from_str(&line_of(&allowed, Format::Json)).unwrap();
+    assert_eq!(value["verdict"], "allow");
+    assert_eq!(value["dry_run"], "deny");
+    assert_eq!(value["dry_run_policy"], "default/no-sleep");
+    assert_eq!(
+        value["dry_run_detail"],
+        "denied by AuthorizationPolicy default/no-sleep rule 0"
+    );
+
+    // Where a default would decide there is no policy to name.
+    let by = DeniedBy::NoAllowRule;
+    allowed.info.dry_run = Some(Arc::new(Decision::Deny { by }));
+    let value: serde_json::Value = serde_json::from_str(&line_of(&allowed, Format::Json)).unwrap();
+    assert_eq!(value["dry_run"], "deny");
+    assert_eq!(value["dry_run_policy"], serde_json::Value::Null);
+    assert_eq!(
+        value["dry_run_detail"],
+        "denied: no rule of the ALLOW policies matches"
+    );
 }
 
 #[test]

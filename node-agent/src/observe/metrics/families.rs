@@ -59,6 +59,8 @@ families! {
         "TCP connections that were never established; response_flags says why";
     VERDICTS = Counter "tramline_verdicts" &["reporter", "verdict", "reason"],
         "Connections that ended, by the verdict and the reason in the access log";
+    DRY_RUN = Counter "tramline_dry_run" &["verdict", "dry_run", "policy"],
+        "Connections that ended where a dry-run policy applies, by their verdict, by what it would have been with those policies enforced, and by the policy that would have decided (- for none)";
     CONNECT_SECONDS = Histogram "tramline_connect_seconds" &["reporter", "path"],
         "Seconds from a connection's arrival at the agent to its other half being open, where that succeeded";
     CONNECTIONS_OPEN = Gauge "tramline_connections_open" &["reporter"],

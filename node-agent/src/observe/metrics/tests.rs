@@ -1,4 +1,5 @@
 mod bounds;
+mod dry_run;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -436,6 +437,8 @@ Bytes and the opening of a connection are counted under the flag `-`; its end is
   `other` of every label but `reporter`, and `tramline_metric_label_sets_overflowed_total` says how often.
 - A label set that no connection has used for 15 minutes is removed; live connections keep theirs. When it comes back it
   starts at zero, which Prometheus takes for a restart of the counter.
+- `policy` has at most 1,000 values of `tramline_dry_run_total` with its other labels; further ones are counted under `other`, and one
+  that no connection ended under for 15 minutes is removed.
 - `reason`, `event`, `map` and `path` have fixed sets of values; `identity` has at most 1,000.
 - Buckets of the histograms: 100 µs, 250 µs, 500 µs and so on up to 10 s.
 ";

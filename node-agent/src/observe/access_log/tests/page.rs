@@ -5,12 +5,15 @@ use std::fmt::Write as _;
 use super::super::fields::FIELDS;
 use super::hostile::read_text;
 use super::*;
+use crate::observe::test_support::denied_by;
 
 fn full() -> Entry {
     let outcome = Outcome::new(Reason::PolicyDenied)
         .with_policy("default/no-sleep")
         .with_detail("rule 1 of a DENY policy");
-    entry(Reporter::Source, outcome)
+    let mut entry = entry(Reporter::Destination, outcome);
+    entry.info.dry_run = Some(Arc::new(denied_by("no-sleep-v2")));
+    entry
 }
 
 #[test]
@@ -24,6 +27,7 @@ fn a_line_has_the_documented_fields_in_the_documented_order() {
     bare.outcome = Outcome::new(Reason::Ok);
     let info = &mut bare.info;
     (info.source, info.destination, info.service, info.trace) = (None, None, None, None);
+    info.dry_run = None;
     (
         info.source_identity,
         info.destination_identity,
