@@ -32,7 +32,7 @@ use tramline_core::{
 
 /// From the moment another agent has the kernel: by then it has the pod's listeners too, so that the tunnels which other
 /// nodes open instead of these do not end here again.
-const SUCCESSION: Duration = Duration::from_secs(5);
+pub(crate) const SUCCESSION: Duration = Duration::from_secs(5);
 
 /// A connection whose source is proven.
 pub(crate) struct Arrival<'a> {

@@ -10,19 +10,23 @@
 //! | SIGTERM to the old one | new | new | new |
 //!
 //! The old one carries on with the connections it has, tells the other nodes to open new tunnels, and ends on SIGTERM
-//! when its connections have ended or its time is over. Should the successor die before, the old one takes everything
+//! when its connections and the other nodes' tunnels have ended or its time is over. Should the successor die before, the old one takes everything
 //! back.
 
 use crate::{
     cli::{self, RunConfig},
     context::Context,
     discover::FilesSource,
+    inbound::SUCCESSION,
 };
 use anyhow::Context as _;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 use tramline_core::mesh::MeshSettings;
 
@@ -99,14 +103,19 @@ impl Predecessor {
         }
     }
 
-    /// Waits for the connections to end, at most for `grace`.
+    /// Waits for the connections to end, at most for `grace`: those it carries, and the tunnels of other nodes. A tunnel
+    /// without a stream may get one at any moment, which would fail with the agent; it ends by GOAWAY, which the tunnels
+    /// send [`SUCCESSION`] after the agent was relieved. What still waited to be accepted is there by then too.
     pub(super) async fn drain(&self, grace: Duration) {
         let open = || self.context.observer.connections().len();
-        tracing::info!(connections = open(), ?grace, "draining");
+        let tunnels = || self.context.tunnel_stats.connections_open_server.load(Relaxed);
+        tracing::info!(connections = open(), tunnels = tunnels(), ?grace, "draining");
         let deadline = Instant::now() + grace;
-        while open() > 0 && Instant::now() < deadline {
+        let told = self.context.duty.left_for(SUCCESSION);
+        let _ = timeout_at(deadline, told).await;
+        while (open() > 0 || tunnels() > 0) && Instant::now() < deadline {
             sleep(LOOK).await;
         }
-        tracing::info!(cut = open(), "drained");
+        tracing::info!(cut = open(), tunnels = tunnels(), "drained");
     }
 }
