@@ -40,6 +40,9 @@ pub struct OpenSocket {
     pub inbound: bool,
 }
 
+/// `INET_DIAG_NOCOOKIE`, twice: with another cookie than its own, zeros too, a socket counts as not found.
+const ANY_COOKIE: [u8; 8] = [0xff; 8];
+
 /// The kernel answers a dump at once; more replies than this are not believed.
 const MAX_REPLIES: usize = 100_000;
 
@@ -94,9 +97,8 @@ pub(super) fn destroy(namespace: &Netns, home: &Netns, sockets: &[OpenSocket]) -
 /// Whether the socket with these two ends is still known to the kernel but has no owner any more: its process closed it. A
 /// socket that was shut down for writing looks the same to its peer, but has an owner who reads.
 ///
-/// That the kernel finds no such connection is no proof: asked for one that lives, it sometimes answers with a listener or
-/// with nothing (seen over IPv6, and over IPv4 on Linux 6.1 and 6.12). A closed one is found, as its orphan or in
-/// FIN_WAIT2's remnant, for a minute.
+/// That the kernel finds no such connection is no proof. A closed one is found, as an orphan or as what is left of it in
+/// FIN_WAIT2, for a minute.
 pub(super) fn is_abandoned(
     namespace: &Netns,
     home: &Netns,
@@ -105,17 +107,14 @@ pub(super) fn is_abandoned(
 ) -> io::Result<bool> {
     let netlink = namespace.run(home, || Socket::new(NETLINK_SOCK_DIAG))?;
     netlink.connect(&NetlinkAddr::new(0, 0))?;
-    let (family, any) = if local.is_ipv4() {
-        (AF_INET, SocketId::new_v4())
-    } else {
-        (AF_INET6, SocketId::new_v6())
-    };
+    let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
     let id = SocketId {
         source_port: local.port(),
         destination_port: remote.port(),
         source_address: local.ip(),
         destination_address: remote.ip(),
-        ..any
+        interface_id: 0,
+        cookie: ANY_COOKIE,
     };
     let one = InetRequest {
         states: StateFlags::all(),
