@@ -62,6 +62,26 @@ counters! {
     Forged = "forged",
     /// A pod without a row in `PLAINTEXT`: refused.
     PlaintextUnknown = "plaintext_unknown",
+    /// A connect had a verdict of the agent's.
+    VerdictHit = "verdict_hit",
+    /// A connect had none: to the agent.
+    VerdictMiss = "verdict_miss",
+    /// A connect's verdict was made before a change: to the agent.
+    VerdictStale = "verdict_stale",
+    /// A connect between two pods of this node was let pass.
+    PassedDirect = "passed_direct",
+    /// A connect out of the mesh was let pass.
+    PassedOutside = "passed_outside",
+    /// A connect was refused by a verdict.
+    VerdictDenied = "verdict_denied",
+    /// A SYN between two pods of this node reached the application, because its 4-tuple is known.
+    DirectDelivered = "direct_delivered",
+    /// The same, but something has changed since its connect: to the agent.
+    DirectStale = "direct_stale",
+    /// A connection that the kernel let pass found no room in the table of those that live.
+    PassedFull = "passed_full",
+    /// The ring buffer was full; a moment of a connection that the kernel let pass was lost.
+    PassageLost = "passage_lost",
 }
 
 /// Rows of the `COUNTERS` map.

@@ -10,6 +10,7 @@ pub mod counter;
 pub mod event;
 pub mod map;
 pub mod steer;
+pub mod verdict;
 
 #[cfg(test)]
 mod layout_tests;

@@ -38,8 +38,21 @@ pub mod name {
     /// Per-CPU array by [`crate::counter::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
 
+    /// Cookie of an enrolled pod's namespace → version (u64) that its verdicts need.
+    pub const VERSIONS: &str = "VERSIONS";
+    /// [`crate::verdict::VerdictKey`] → [`crate::verdict::Verdict`].
+    pub const VERDICTS: &str = "VERDICTS";
+    /// [`super::FlowKey`] of a connection between two pods of this node → [`crate::verdict::Passed`].
+    pub const DIRECT: &str = "DIRECT";
+    /// [`super::FlowKey`] of a connection out of the mesh, seen from the pod that dialled → [`crate::verdict::Passed`].
+    pub const OUTSIDE: &str = "OUTSIDE";
+    /// Socket storage: the [`crate::verdict::Verdict`] that a connect passed by.
+    pub const PICKED: &str = "PICKED";
+    /// Ring buffer of [`crate::verdict::Passage`].
+    pub const PASSAGES: &str = "PASSAGES";
+
     /// Every map that is pinned, so that entries outlive the agent.
-    pub const PINNED: [&str; 12] = [
+    pub const PINNED: [&str; 18] = [
         PODS,
         POD_ADDRESSES,
         LOCAL_PODS,
@@ -52,6 +65,12 @@ pub mod name {
         OWNED,
         EVENTS,
         COUNTERS,
+        VERSIONS,
+        VERDICTS,
+        DIRECT,
+        OUTSIDE,
+        PICKED,
+        PASSAGES,
     ];
 }
 

@@ -12,6 +12,10 @@ pub enum Steer {
     Outbound,
     /// The registry knows the 4-tuple: the application.
     Deliver,
+    /// The table of connections that the kernel let pass knows the 4-tuple: the application.
+    Direct,
+    /// The same, but something has changed since: the agent decides.
+    DirectStale,
     /// From outside, with the pod's own address as source.
     Forged,
     /// A tunnel from another node.
@@ -39,6 +43,8 @@ pub trait Facts {
     fn is_mine(&self, address: &Address) -> bool;
     /// Whether the registry holds the SYN's 4-tuple.
     fn is_registered(&self) -> bool;
+    /// Whether the kernel let this 4-tuple pass at its connect; if so, whether that would be so still.
+    fn is_direct(&self) -> Option<bool>;
     /// Whether the inbound port is excluded.
     fn is_excluded(&self, port: u16) -> bool;
     /// The pod's [`plaintext`] row for the port, or its default row.
@@ -66,6 +72,11 @@ pub fn steer(remote: &Address, local: &Address, local_port: u16, facts: &impl Fa
     }
     if facts.is_registered() {
         return Steer::Deliver;
+    }
+    match facts.is_direct() {
+        Some(true) => return Steer::Direct,
+        Some(false) => return Steer::DirectStale,
+        None => {}
     }
     if local_port == HBONE_PORT {
         return Steer::Hbone;
@@ -104,6 +115,7 @@ mod tests {
     struct Pod {
         mine: Vec<Address>,
         registered: bool,
+        direct: Option<bool>,
         excluded: Option<u16>,
         plaintext: Option<u32>,
         listening: bool,
@@ -119,6 +131,9 @@ mod tests {
         }
         fn is_registered(&self) -> bool {
             self.registered
+        }
+        fn is_direct(&self) -> Option<bool> {
+            self.direct
         }
         fn is_excluded(&self, port: u16) -> bool {
             self.excluded == Some(port)
@@ -179,6 +194,23 @@ mod tests {
                 80
             ),
             Steer::Deliver
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_let_pass_arrives_unless_something_changed_meanwhile() {
+        let with = |direct| Pod { direct, ..pod() };
+        for (direct, to) in [
+            (Some(true), Steer::Direct),
+            (Some(false), Steer::DirectStale),
+            (None, Steer::PlaintextDrop),
+        ] {
+            assert_eq!(at(&with(direct), "10.0.0.9", "10.0.0.1", 80), to);
+        }
+        assert_eq!(
+            at(&with(Some(true)), "10.0.0.1", "10.96.0.1", 80),
+            Steer::Outbound,
+            "what the pod dials is not affected"
         );
     }
 

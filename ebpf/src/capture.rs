@@ -1,7 +1,12 @@
 //! Outbound: a connect of an enrolled pod gets the mark that routes its SYN to the pod's own loopback, where
 //! `steer` hands it to the agent. No address is rewritten, nothing is stored.
 
-use crate::{ctx, ctx::Destination, maps, report};
+use crate::{
+    ctx,
+    ctx::Destination,
+    maps, report,
+    verdict::{self, Answer},
+};
 use aya_ebpf::programs::SockAddrContext;
 use tramline_common::{CAPTURE_MARK, PodId, counter::Counter, map::direction};
 
@@ -24,6 +29,7 @@ pub(crate) fn connect(ctx: &SockAddrContext, to: Destination) -> i32 {
         return GO_ON;
     }
     if is_excluded(pod, &to) {
+        maps::unpick(ctx::connecting_socket(ctx));
         maps::count(Counter::Excluded);
         // The same socket may have been captured by an earlier connect that failed.
         return if ctx::mark(ctx) == CAPTURE_MARK && !ctx::set_mark(ctx, 0) {
@@ -31,6 +37,11 @@ pub(crate) fn connect(ctx: &SockAddrContext, to: Destination) -> i32 {
         } else {
             GO_ON
         };
+    }
+    match verdict::ask(ctx, pod, &to) {
+        Answer::Pass => return GO_ON,
+        Answer::Refuse => return REFUSE,
+        Answer::Agent => {}
     }
     // A socket bound to a device would not find the route to loopback and leave in plaintext.
     if ctx::bound_device(ctx) != 0 {

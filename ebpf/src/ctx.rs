@@ -5,7 +5,7 @@ use aya_ebpf::{
     bindings::{SO_BINDTODEVICE, SO_MARK, SOL_SOCKET, bpf_sock},
     helpers::{
         bpf_get_netns_cookie, bpf_setsockopt,
-        generated::{bpf_get_socket_cookie, bpf_ktime_get_ns},
+        generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval},
     },
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
@@ -106,6 +106,30 @@ pub(crate) fn mark(ctx: &SockAddrContext) -> u32 {
 pub(crate) fn bound_device(ctx: &SockAddrContext) -> u32 {
     // SAFETY: `sk` is a valid socket in a connect hook, its device is readable.
     unsafe { (*connecting_socket(ctx)).bound_dev_if }
+}
+
+/// Whether the application has bound the socket to an address.
+#[inline(always)]
+pub(crate) fn is_bound(ctx: &SockAddrContext) -> bool {
+    let sk = connecting_socket(ctx);
+    // SAFETY: `sk` is a valid socket in a connect hook, its family and source addresses are readable word by word
+    // (volatile, so that the loads are not joined).
+    unsafe {
+        // An IPv4 socket that was dialled before keeps a mapped address in the other field.
+        if (*sk).family == AF_INET {
+            return core::ptr::read_volatile(&raw const (*sk).src_ip4) != 0;
+        }
+        let word = |i: usize| core::ptr::read_volatile((&raw const (*sk).src_ip6).cast::<u32>().add(i));
+        (word(0) | word(1) | word(2) | word(3)) != 0
+    }
+}
+
+/// Lets the refused connect fail with `EACCES` (connect(2): a local firewall rule), where the kernel can (≥ 5.18).
+#[inline(always)]
+pub(crate) fn answer_not_permitted() {
+    const EACCES: i32 = 13;
+    // SAFETY: the helper takes a number and touches no memory of ours.
+    unsafe { bpf_set_retval(-EACCES) };
 }
 
 /// Sets the socket's mark.
@@ -235,4 +259,20 @@ pub(crate) fn event_flow(ctx: &SockOpsContext) -> (Address, u16, Address, u16) {
             u32::from_be((*c).remote_port) as u16,
         )
     }
+}
+
+/// Bytes that were acknowledged, and bytes that came; SYN and FIN count as one each.
+#[inline(always)]
+pub(crate) fn bytes(ctx: &SockOpsContext) -> (u64, u64) {
+    let c = ctx.ops;
+    // SAFETY: the kernel gives a valid context whose fields are all readable.
+    unsafe { ((*c).bytes_acked, (*c).bytes_received) }
+}
+
+/// Smoothed round trip in microseconds, and segments sent again.
+#[inline(always)]
+pub(crate) fn quality(ctx: &SockOpsContext) -> (u32, u32) {
+    let c = ctx.ops;
+    // SAFETY: the kernel gives a valid context whose fields are all readable; `srtt_us` is eight times the value.
+    unsafe { ((*c).srtt_us >> 3, (*c).total_retrans) }
 }

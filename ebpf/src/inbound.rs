@@ -1,7 +1,7 @@
 //! Inbound: where a SYN goes. The order of questions is `tramline_common::steer`; this answers them from the
 //! maps and carries the answer out. `SK_PASS` is never a fallback: without an agent the SYN is dropped.
 
-use crate::{ctx, ctx::Syn, maps, report};
+use crate::{ctx, ctx::Syn, maps, report, verdict};
 use aya_ebpf::{bindings::sk_action, programs::SkLookupContext};
 use tramline_common::{
     Address, PodId,
@@ -17,6 +17,20 @@ struct Lookup<'a> {
     syn: &'a Syn,
 }
 
+impl Lookup<'_> {
+    #[inline(always)]
+    fn key(&self) -> FlowKey {
+        FlowKey {
+            pod: self.pod,
+            remote: self.syn.remote,
+            local: self.syn.local,
+            remote_port: self.syn.remote_port,
+            local_port: self.syn.local_port,
+            reserved: 0,
+        }
+    }
+}
+
 impl Facts for Lookup<'_> {
     #[inline(always)]
     fn is_from_inside(&self) -> bool {
@@ -30,14 +44,19 @@ impl Facts for Lookup<'_> {
 
     #[inline(always)]
     fn is_registered(&self) -> bool {
-        maps::is_registered(&FlowKey {
-            pod: self.pod,
-            remote: self.syn.remote,
-            local: self.syn.local,
-            remote_port: self.syn.remote_port,
-            local_port: self.syn.local_port,
-            reserved: 0,
-        })
+        maps::is_registered(&self.key())
+    }
+
+    #[inline(always)]
+    fn is_direct(&self) -> Option<bool> {
+        let passed = maps::direct(&self.key())?;
+        let current = verdict::is_current(
+            passed.source,
+            passed.source_version,
+            self.pod,
+            passed.destination_version,
+        );
+        Some(current)
     }
 
     #[inline(always)]
@@ -79,6 +98,9 @@ pub(crate) fn steer(ctx: &SkLookupContext) -> u32 {
         Steer::ToItself => sk_action::SK_PASS,
         Steer::Outbound => to_agent(listener::OUTBOUND, Counter::Outbound),
         Steer::Deliver => pass(Counter::Delivered),
+        Steer::Direct => pass(Counter::DirectDelivered),
+        // The agent's plaintext listener knows it by its 4-tuple.
+        Steer::DirectStale => to_agent(listener::PLAINTEXT, Counter::DirectStale),
         Steer::Forged => drop(ctx, pod, &syn, Counter::Forged, kind::FORGED),
         Steer::Hbone => to_agent(listener::HBONE, Counter::Hbone),
         Steer::Excluded => pass(Counter::Excluded),

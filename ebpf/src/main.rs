@@ -15,9 +15,11 @@ mod capture;
 mod ctx;
 mod inbound;
 mod maps;
+mod passage;
 mod probe;
 mod registry;
 mod report;
+mod verdict;
 
 use aya_ebpf::{
     macros::{cgroup_sock_addr, sk_lookup, sock_ops},

@@ -15,6 +15,7 @@ use tramline_common::{
         EVENT_RING_BYTES, Flow, FlowKey, ListenerKey, MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY, Owned, Pod,
         PodAddress, PodPort, RangeData,
     },
+    verdict::{MAX_PASSED, MAX_VERDICTS, PASSAGE_RING_BYTES, Passage, Passed, Verdict, VerdictKey, kind},
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
@@ -55,6 +56,24 @@ static EVENTS: RingBuf<Event, EVENT_RING_BYTES> = RingBuf::new();
 /// Written by all programs; read by the agent.
 #[btf_map]
 static COUNTERS: PerCpuArray<u64, COUNTER_ROWS> = PerCpuArray::new();
+/// Written by the agent; read by `connect`, `sockops` and `steer`.
+#[btf_map]
+static VERSIONS: HashMap<PodId, u64, MAX_PODS, LAZY> = HashMap::new();
+/// Written by the agent from the policy core; read by `connect`.
+#[btf_map]
+static VERDICTS: HashMap<VerdictKey, Verdict, MAX_VERDICTS, LAZY> = HashMap::new();
+/// Written by `sockops`; read by `steer`, and by the agent after a change.
+#[btf_map]
+static DIRECT: HashMap<FlowKey, Passed, MAX_PASSED, LAZY> = HashMap::new();
+/// Written by `sockops`; read by the agent after a change.
+#[btf_map]
+static OUTSIDE: HashMap<FlowKey, Passed, MAX_PASSED, LAZY> = HashMap::new();
+/// Written by `connect`; read by `sockops`.
+#[btf_map]
+static PICKED: SkStorage<Verdict> = SkStorage::new();
+/// Written by `connect` and `sockops`; read by the agent.
+#[btf_map]
+static PASSAGES: RingBuf<Passage, PASSAGE_RING_BYTES> = RingBuf::new();
 
 /// Whether the namespace is an enrolled pod's.
 #[inline(always)]
@@ -257,5 +276,112 @@ pub(crate) fn send(event: Event) {
             slot.submit(0);
         }
         None => count(Counter::EventLost),
+    }
+}
+
+/// The version of a pod; `None` for one that is not enrolled.
+#[inline(always)]
+pub(crate) fn version(pod: PodId) -> Option<u64> {
+    // SAFETY: a live map value; an eight-byte aligned load is whole.
+    VERSIONS.get_ptr(pod).map(|version| unsafe { *version })
+}
+
+/// The agent's verdict on a connect.
+#[inline(always)]
+pub(crate) fn verdict(key: &VerdictKey) -> Option<Verdict> {
+    // SAFETY: a live map value; the agent replaces entries as a whole, never in place.
+    VERDICTS.get_ptr(*key).map(|verdict| unsafe { *verdict })
+}
+
+/// Writes on a socket by which verdict it passes; false without memory for it.
+#[inline(always)]
+pub(crate) fn pick(socket: *mut bpf_sock, mut verdict: Verdict) -> bool {
+    let map = (&raw const PICKED).cast_mut().cast();
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: a socket the kernel gave to this program; `verdict` is copied by the helper.
+    let value = unsafe { bpf_sk_storage_get(map, socket.cast(), (&raw mut verdict).cast(), create) };
+    // SAFETY: null or a live storage value; a socket that is dialled again has one from before.
+    match unsafe { value.cast::<Verdict>().as_mut() } {
+        Some(value) => {
+            *value = verdict;
+            true
+        }
+        None => false,
+    }
+}
+
+/// The socket, if it passed by a verdict before, does so no longer.
+#[inline(always)]
+pub(crate) fn unpick(socket: *mut bpf_sock) {
+    if let Some(value) = picked_mut(socket) {
+        value.kind = kind::NONE;
+    }
+}
+
+/// Notes on a socket that passed how many bytes had come at some moment.
+#[inline(always)]
+pub(crate) fn note_received(socket: *mut bpf_sock, received: u32) {
+    if let Some(value) = picked_mut(socket) {
+        value.reserved = received;
+    }
+}
+
+/// By which verdict the socket passed.
+#[inline(always)]
+pub(crate) fn picked(socket: *mut bpf_sock) -> Option<Verdict> {
+    picked_mut(socket).copied()
+}
+
+#[inline(always)]
+fn picked_mut<'a>(socket: *mut bpf_sock) -> Option<&'a mut Verdict> {
+    if socket.is_null() {
+        return None;
+    }
+    let map = (&raw const PICKED).cast_mut().cast();
+    // SAFETY: a socket the kernel gave to this program, checked for null; no value is created.
+    let value = unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), 0) };
+    // SAFETY: null or a live storage value of a socket that is locked by its own system call or event.
+    unsafe { value.cast::<Verdict>().as_mut() }
+}
+
+/// What is known of a connection between two pods of this node.
+#[inline(always)]
+pub(crate) fn direct(key: &FlowKey) -> Option<Passed> {
+    // SAFETY: a live map value; entries are replaced as a whole.
+    DIRECT.get_ptr(*key).map(|passed| unsafe { *passed })
+}
+
+/// Notes a connection that was let pass; false if its table is full.
+#[inline(always)]
+pub(crate) fn note_passed(of: u32, key: &FlowKey, passed: &Passed) -> bool {
+    if of == kind::DIRECT {
+        DIRECT.insert(*key, *passed, 0).is_ok()
+    } else {
+        OUTSIDE.insert(*key, *passed, 0).is_ok()
+    }
+}
+
+/// Removes it if `socket` noted it.
+#[inline(always)]
+pub(crate) fn forget_passed(of: u32, key: &FlowKey, socket: u64) {
+    let table = if of == kind::DIRECT { &DIRECT } else { &OUTSIDE };
+    let Some(passed) = table.get_ptr(*key) else {
+        return;
+    };
+    // SAFETY: a live map value; an eight-byte aligned load is whole.
+    if unsafe { (*passed).socket } == socket {
+        let _ = table.remove(*key);
+    }
+}
+
+/// Tells the agent a moment of a connection that it does not carry.
+#[inline(always)]
+pub(crate) fn tell_passage(passage: Passage) {
+    match PASSAGES.reserve(0) {
+        Some(mut slot) => {
+            slot.write(passage);
+            slot.submit(0);
+        }
+        None => count(Counter::PassageLost),
     }
 }

@@ -1,17 +1,19 @@
 //! The registry of deliveries and the table of listening ports, kept by the life of the sockets themselves:
 //! an agent that dies takes its entries with it.
 
-use crate::{ctx, maps, report};
+use crate::{ctx, maps, passage, report, verdict};
 use aya_ebpf::{
     bindings::{
-        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_LISTEN,
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT,
+        BPF_TCP_FIN_WAIT2, BPF_TCP_LISTEN,
     },
     programs::SockOpsContext,
 };
 use tramline_common::{
     counter::Counter,
     map::{Flow, FlowKey, Owned, owned},
+    verdict::Verdict,
 };
 
 /// Handles one event of one socket.
@@ -19,6 +21,11 @@ use tramline_common::{
 pub(crate) fn socket_event(ctx: &SockOpsContext) {
     match ctx.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(ctx),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => {
+            if let Some(picked) = picked(ctx) {
+                passage::established(ctx, &picked);
+            }
+        }
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(ctx),
         BPF_SOCK_OPS_STATE_CB => state_changed(ctx),
         _ => {}
@@ -28,7 +35,12 @@ pub(crate) fn socket_event(ctx: &SockOpsContext) {
 /// Called in `tcp_connect` with the 4-tuple known, before the SYN leaves.
 #[inline(always)]
 fn connecting(ctx: &SockOpsContext) {
-    let Some(delivery) = delivery(ctx) else { return };
+    let Some(delivery) = delivery(ctx) else {
+        if let Some(picked) = picked(ctx) {
+            passage::connecting(ctx, &picked);
+        }
+        return;
+    };
     let key = flow_key(ctx, &delivery);
     let flow = Flow {
         socket: ctx::socket_cookie(ctx),
@@ -63,6 +75,9 @@ fn listening(ctx: &SockOpsContext) {
 fn state_changed(ctx: &SockOpsContext) {
     let (old, new) = (ctx.arg(0), ctx.arg(1));
     if new != BPF_TCP_CLOSE && new != BPF_TCP_CLOSE_WAIT {
+        if new == BPF_TCP_FIN_WAIT2 {
+            passage::half_closed(ctx);
+        }
         return;
     }
     if old == BPF_TCP_LISTEN {
@@ -74,7 +89,17 @@ fn state_changed(ctx: &SockOpsContext) {
     // one, and then a SYN from the client's address and port, which need not be the client's, would be let in.
     if let Some(delivery) = delivery(ctx) {
         maps::unregister(&flow_key(ctx, &delivery), ctx::socket_cookie(ctx));
+    } else if new == BPF_TCP_CLOSE
+        && let Some(picked) = picked(ctx)
+    {
+        passage::closed(ctx, &picked, old);
     }
+}
+
+/// The verdict that the event's socket was let pass by.
+#[inline(always)]
+fn picked(ctx: &SockOpsContext) -> Option<Verdict> {
+    maps::picked(ctx::event_socket(ctx)).filter(verdict::is_passed)
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@ use tramline_common::{
     counter::Counter,
     event::{Event, kind},
     map::FlowKey,
+    verdict::{Passage, Verdict, moment},
 };
 
 /// A SYN was refused.
@@ -48,5 +49,27 @@ pub(crate) fn registry_full(key: &FlowKey) {
         kind: kind::REGISTRY_FULL,
         remote_port: key.remote_port,
         local_port: key.local_port,
+    });
+}
+
+/// A connect was refused by a verdict.
+#[inline(always)]
+pub(crate) fn refused(pod: PodId, to: &Destination, verdict: &Verdict) {
+    maps::tell_passage(Passage {
+        socket: 0,
+        source: pod,
+        destination: verdict.destination,
+        at_ns: ctx::now_ns(),
+        sent: 0,
+        received: 0,
+        local: Address { octets: [0; 16] },
+        remote: to.address,
+        moment: moment::REFUSED,
+        kind: verdict.kind,
+        srtt_us: 0,
+        retransmits: 0,
+        local_port: 0,
+        remote_port: to.port,
+        state: 0,
     });
 }

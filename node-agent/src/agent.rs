@@ -9,6 +9,7 @@ mod front;
 mod handover;
 mod kernel_events;
 mod numbers;
+mod passages;
 mod trust;
 
 use self::{front::Front, handover::Predecessor};
@@ -31,6 +32,7 @@ use crate::{
     },
     pods::{self, LocalPods},
     tunnel::{Pool, TunnelSettings, TunnelStats},
+    verdicts::Verdicts,
 };
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -131,6 +133,7 @@ async fn serve(
         tunnel_stats,
         handshakes: Arc::default(),
         observer: observer.clone(),
+        verdicts: Verdicts::default(),
         pods: LocalPods::default(),
         slots: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         shed: Default::default(),
@@ -155,6 +158,8 @@ async fn serve(
     tokio::spawn(trust::follow(context.certificates.clone(), stop.clone()));
     tokio::spawn(reopen_on_hangup(observer.clone(), signal(SignalKind::hangup())?));
     data.spawn(kernel_events::log(context.clone()));
+    data.spawn(passages::follow(context.clone()));
+    data.spawn(Verdicts::follow_ways(context.clone()));
     let broker = context.broker.clone();
     data.spawn(async move {
         if let Err(error) = broker.log_diagnostics().await {

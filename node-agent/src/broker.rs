@@ -5,15 +5,19 @@
 
 mod enroll;
 mod handover;
+mod locality;
 mod network;
 mod open_sockets;
 mod probe;
 mod sockets;
+mod verdicts;
 
 pub use crate::kernel::{KernelError, maps::Fill};
 pub use enroll::{Enrolled, Listeners, PodRows};
+pub use locality::NotProven;
 pub use open_sockets::{OpenSocket, OpenSockets};
 pub use probe::checks;
+pub use verdicts::{KernelVerdict, PassedConnection, Versions};
 
 use crate::{
     kernel::{events::Events, load::Programs, maps::Maps, pins::Pins},
@@ -111,6 +115,8 @@ pub struct Broker {
     maps: Maps,
     pods: Mutex<HashMap<PodId, enroll::Pod>>,
     generation: AtomicU64,
+    /// The highest version given to a pod.
+    version: AtomicU64,
     succeeds: bool,
 }
 
@@ -142,6 +148,7 @@ impl Broker {
             maps,
             pods: Mutex::default(),
             generation: AtomicU64::new(1),
+            version: AtomicU64::new(1),
             succeeds: settings.succeeds,
         })
     }
@@ -157,7 +164,7 @@ impl Broker {
     }
 
     /// What the maps can take, by name; unlike [`Self::fill`] this costs nothing.
-    pub fn capacities(&self) -> [(&'static str, usize); 5] {
+    pub fn capacities(&self) -> Vec<(&'static str, usize)> {
         Maps::capacities()
     }
 

@@ -8,6 +8,7 @@ use crate::{
     observe::Observer,
     pods::{LocalPod, LocalPods},
     tunnel::{Handshakes, Pool, TunnelSettings, TunnelStats},
+    verdicts::Verdicts,
 };
 use arc_swap::ArcSwap;
 use std::{
@@ -46,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) handshakes: Arc<Handshakes>,
     /// Metrics, access log, table of connections.
     pub(crate) observer: Arc<Observer>,
+    /// What the kernel decides by itself.
+    pub(crate) verdicts: Verdicts,
     /// Enrolled pods of this node.
     pub(crate) pods: LocalPods,
     /// Connections that the agent carries at once, at most.

@@ -259,13 +259,21 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
     };
     let mesh = context.mesh.load_full();
     let destination = mesh.workload(&pod.uid).cloned();
+    let direct = from_neighbour(&context, &mesh, &pod, client, address);
+    let identity = direct.as_ref().map(|source| source.identity.clone());
     let record = context.observer.open(ConnectionInfo {
         reporter: Reporter::Destination,
-        path: Path::Plaintext,
-        security_policy: SecurityPolicy::Unknown,
-        source: mesh.workload_by_address(client.ip()).cloned(),
+        path: match direct {
+            Some(_) => Path::SameNode,
+            None => Path::Plaintext,
+        },
+        security_policy: match direct {
+            Some(_) => SecurityPolicy::MutualTls,
+            None => SecurityPolicy::Unknown,
+        },
+        source: direct.or_else(|| mesh.workload_by_address(client.ip()).cloned()),
         source_address: client,
-        source_identity: None,
+        source_identity: identity.clone(),
         destination_identity: destination
             .as_ref()
             .map(|destination| destination.identity.clone()),
@@ -275,6 +283,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
         original_destination: address,
         service: None,
         trace: None,
+        kernel: None,
         dry_run: None,
     });
     let _port = pod.plaintext_ports.hold(client, address);
@@ -284,7 +293,14 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
     };
     let opened = match destination {
         None => Err(Reason::UnknownWorkload.into()),
-        Some(destination) => match authorize(&record, &mesh, None, client.ip(), &destination, address) {
+        Some(destination) => match authorize(
+            &record,
+            &mesh,
+            identity.as_ref(),
+            client.ip(),
+            &destination,
+            address,
+        ) {
             Err(refusal) => Err(refusal),
             Ok(()) => {
                 to_application(
@@ -300,7 +316,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
     };
     let decided = Decided {
         generation: mesh.generation(),
-        source: None,
+        source: identity,
         source_address: client.ip(),
         destination: pod.uid.clone(),
         destination_address: address,
@@ -318,6 +334,20 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
             record.finish(refusal);
         }
     }
+}
+
+/// The pod of this node that opened a connection which the kernel let pass, and which something changed for before it
+/// arrived: proven, as its 4-tuple was noted when its own socket dialled.
+fn from_neighbour(
+    context: &Context,
+    mesh: &Mesh,
+    pod: &LocalPod,
+    client: SocketAddr,
+    address: SocketAddr,
+) -> Option<Arc<Workload>> {
+    let source = context.broker.direct_source(pod.id, client, address)?;
+    let source = context.pods.by_id(source)?;
+    mesh.workload(&source.uid).cloned()
 }
 
 /// Decides, and notes in `record` what the dry-run policies would have made of it.
@@ -422,6 +452,7 @@ fn turned_away(
         original_destination: address,
         service: None,
         trace: None,
+        kernel: None,
         dry_run: None,
     }
 }
@@ -441,6 +472,7 @@ fn arriving(arrival: &Arrival<'_>, destination: &Arc<Workload>, address: SocketA
         destination_identity: Some(destination.identity.clone()),
         service: arrival.service.clone(),
         trace: arrival.trace,
+        kernel: None,
         dry_run: None,
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod load;
 pub(crate) mod maps;
 pub(crate) mod object;
 pub(crate) mod pins;
+pub(crate) mod verdicts;
 
 use std::{io, path::PathBuf};
 

@@ -26,3 +26,4 @@ mod random;
 mod recheck;
 mod sys;
 pub mod tunnel;
+mod verdicts;

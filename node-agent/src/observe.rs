@@ -18,7 +18,7 @@ pub(crate) mod test_support;
 
 pub use connections::Connections;
 pub use observer::{Observer, OpenConnection};
-pub use record::{ConnectionInfo, Outcome, Path, Reporter, SecurityPolicy, Verdict};
+pub use record::{ConnectionInfo, KernelCarried, Outcome, Path, Reporter, SecurityPolicy, Verdict};
 
 /// Version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

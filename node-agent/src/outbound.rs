@@ -15,6 +15,7 @@ use crate::{
     random,
     recheck::{Decided, relay_while_allowed},
     tunnel::{self, RelayEnd, Side, TunnelStream},
+    verdicts::Verdicts,
 };
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -63,6 +64,7 @@ pub(crate) async fn serve(context: Arc<Context>, pod: Arc<LocalPod>, socket: Tcp
         opened = dialled.open(&record) => opened,
         left = client::left(&context.broker, pod.id, &socket, original, client) => Err(left),
     };
+    Verdicts::consider(&context, &mesh, &pod, &source, original.0);
     // A connection may live for days; the snapshot it was decided by must not.
     drop((source, mesh));
     match opened {
@@ -124,6 +126,7 @@ fn opening(
         destination_identity: None,
         service: None,
         trace: Some(trace),
+        kernel: None,
         dry_run: None,
     }
 }

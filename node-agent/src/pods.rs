@@ -12,6 +12,7 @@ pub(crate) use slots::Slots;
 use crate::{
     broker::{BrokerError, Enrolled},
     context::Context,
+    verdicts::Verdicts,
 };
 use arc_swap::ArcSwap;
 use std::{
@@ -27,7 +28,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tramline_common::PodId;
 use tramline_core::{
-    mesh::Mesh,
+    mesh::{Basis, Mesh},
     workload::{Workload, WorkloadUid},
 };
 
@@ -48,6 +49,8 @@ pub(crate) struct LocalPod {
     pub(crate) already_open: AtomicUsize,
     netns: PathBuf,
     tasks: TaskTracker,
+    /// What the verdicts about this pod rest on.
+    pub(crate) basis: Mutex<Option<Basis>>,
     /// What the kernel has; unknown after a failure.
     rows: Mutex<Option<crate::broker::PodRows>>,
 }
@@ -155,6 +158,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
     if !context.duty.is_on() {
         return;
     }
+    Verdicts::sweep(context, mesh);
     context.pods.failures().retain(|uid, _| wanted.contains_key(uid));
     // Pods that are there first: a policy that tightens does not wait for a new pod.
     for workload in wanted.values() {
@@ -171,6 +175,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
     let missing = wanted
         .values()
         .filter(|workload| context.pods.get(&workload.uid).is_none());
+    Verdicts::tidy(context);
     release_left_over(context, missing.filter_map(|workload| workload.netns.as_deref()));
 }
 
@@ -225,7 +230,7 @@ async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
             context.pods.failures().remove(&workload.uid);
             context
                 .pods
-                .insert(start(context, workload, netns, rows, enrolled));
+                .insert(start(context, mesh, workload, netns, rows, enrolled));
         }
         Err(error) => {
             context.pods.counts.failed.fetch_add(1, Ordering::Relaxed);
@@ -244,6 +249,7 @@ async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
 
 fn start(
     context: &Arc<Context>,
+    mesh: &Mesh,
     workload: &Arc<Workload>,
     netns: PathBuf,
     rows: crate::broker::PodRows,
@@ -259,6 +265,7 @@ fn start(
         already_open: AtomicUsize::new(already_open),
         netns,
         tasks: TaskTracker::new(),
+        basis: Mutex::new(mesh.basis(&workload.uid)),
         rows: Mutex::new(Some(rows)),
     });
     accepting::start(context, &pod, enrolled.listeners);
@@ -321,6 +328,9 @@ fn release(context: &Context, pod: &LocalPod) {
     pod.gone.cancel();
     pod.tasks.close();
     context.pool.evict_source(&pod.uid);
+    if context.duty.is_on() {
+        context.verdicts.renew(context, pod.id);
+    }
     if !context.duty.is_on() {
         return context.broker.forget(pod.id);
     }

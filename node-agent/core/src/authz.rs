@@ -64,6 +64,49 @@ pub fn dry_run(mesh: &Mesh, connection: &Connection<'_>) -> Option<Decision> {
     with_facts(connection, |facts| dry_run_by(&protection, facts))
 }
 
+/// Whether a workload with this identity may pass from whatever address it comes; `None` if that depends on the address.
+///
+/// [`decide`] says the same of every connection of that identity to that address and port.
+pub fn decide_from_anywhere(
+    mesh: &Mesh,
+    source: &SpiffeId,
+    destination: &Workload,
+    destination_address: SocketAddr,
+) -> Option<bool> {
+    let Some(protection) = mesh.policies_of(&destination.uid) else {
+        return Some(false);
+    };
+    if protection.closed_by.is_some() {
+        return Some(false);
+    }
+    let destination = [destination_address.ip().to_canonical()];
+    let facts = Facts {
+        source: Some(source),
+        source_address: None,
+        destination_addresses: &destination,
+        port: destination_address.port(),
+    };
+    let scopes = protection.policies.enforced();
+    let any = |rules: &RuleSet, truth: Truth| rules.first(&facts, |found| found == truth).is_some();
+    let denied = |truth| {
+        scopes
+            .iter()
+            .any(|tiers| any(&tiers.custom, truth) || any(&tiers.deny, truth))
+    };
+    if denied(Truth::Yes) {
+        return Some(false);
+    }
+    let may_be_denied = denied(Truth::Maybe);
+    let let_in = |truth| scopes.iter().any(|tiers| any(&tiers.allow, truth));
+    let allowed = scopes.iter().all(|tiers| tiers.allow.is_empty()) || let_in(Truth::Yes);
+    match (allowed, may_be_denied) {
+        (true, false) => Some(true),
+        (true, true) => None,
+        (false, _) if let_in(Truth::Maybe) => None,
+        (false, _) => Some(false),
+    }
+}
+
 /// What the policies look at, with every address in its canonical form.
 fn with_facts<T>(connection: &Connection<'_>, then: impl FnOnce(&Facts<'_>) -> T) -> T {
     let destination = [connection.destination_address.ip().to_canonical()];

@@ -21,4 +21,5 @@ pub mod reason;
 pub mod route;
 pub mod service;
 pub mod trace;
+pub mod verdict;
 pub mod workload;

@@ -107,6 +107,28 @@ pub(crate) struct Protection<'a> {
     pub(crate) closed_by: Option<&'a Arc<AuthorizationPolicy>>,
 }
 
+/// Everything that decisions about one workload rest on. Two are equal only if nothing of it was made anew between
+/// their snapshots, which is seldom wrong and then on the safe side.
+#[derive(Debug, Clone)]
+pub struct Basis {
+    workload: Arc<Workload>,
+    policies: Arc<WorkloadPolicies>,
+    closed_by: Option<Arc<AuthorizationPolicy>>,
+}
+
+impl PartialEq for Basis {
+    fn eq(&self, other: &Self) -> bool {
+        let same_closer = match (&self.closed_by, &other.closed_by) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        same_closer
+            && Arc::ptr_eq(&self.workload, &other.workload)
+            && Arc::ptr_eq(&self.policies, &other.policies)
+    }
+}
+
 /// One immutable snapshot: workloads, Services and policies with the indexes that connections need.
 ///
 /// Cheap to clone: what a change leaves alone, the snapshots before and after it share.
@@ -260,6 +282,16 @@ impl Mesh {
     /// Every PeerAuthentication, by namespace and name.
     pub fn peer_authentications(&self) -> impl Iterator<Item = &Arc<PeerAuthentication>> {
         self.peer_authentications.iter()
+    }
+
+    /// Everything that decisions about a workload rest on, but for who asks.
+    pub fn basis(&self, uid: &WorkloadUid) -> Option<Basis> {
+        let protection = self.policies_of(uid)?;
+        Some(Basis {
+            workload: self.workload(uid)?.clone(),
+            policies: protection.policies,
+            closed_by: protection.closed_by.cloned(),
+        })
     }
 
     /// The policies that protect a workload.

@@ -9,6 +9,7 @@ use crate::{
     },
     observe::checks::Check,
     pods,
+    verdicts::Verdicts,
 };
 use std::{
     sync::{
@@ -181,6 +182,8 @@ impl Follower {
                 let count = self.refuse(&errors);
                 if self.report.in_force().from == Origin::Nothing {
                     let kept = nothing_kept.unwrap_or_else(|| "none is kept".into());
+                    // What an agent before this one let the kernel do by itself rests on a configuration that nobody has.
+                    Verdicts::void_all(&self.context).await;
                     tracing::error!(
                         "no configuration is in force, and no last good one: {kept}; pods stay as the agent before \
                          left them, closed to whatever it had to decide"

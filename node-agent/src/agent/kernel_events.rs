@@ -105,6 +105,7 @@ fn record(context: &Context, event: &Event) {
             original_destination: local,
             service: None,
             trace: None,
+            kernel: None,
             dry_run: None,
         })
         .finish(outcome);

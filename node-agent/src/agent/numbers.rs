@@ -76,6 +76,13 @@ fn kernel(from: &Registrar<'_>) {
             .map(|(event, count)| Sample::count([event], count))
             .collect()
     });
+    from.samples(&families::KERNEL_VERDICTS_REFUSED, |context| {
+        let refused = &context.verdicts.refused;
+        vec![
+            Sample::count(["not_proven"], read(&refused.not_proven)),
+            Sample::count(["failed"], read(&refused.failed)),
+        ]
+    });
     from.samples(&families::EBPF_MAP_ENTRIES, |context| {
         context
             .broker

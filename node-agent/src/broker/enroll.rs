@@ -129,6 +129,8 @@ impl Broker {
         self.update(id, rows)?;
         let (listeners, kept) = self.listen(id, &namespace)?;
         self.seed_listening(id, &namespace)?;
+        // Whatever an earlier agent decided about this pod, this one has not.
+        self.renew_version(id)?;
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
         use std::os::fd::AsFd as _;
         self.programs.steer(id, namespace.as_fd())?;
@@ -224,6 +226,8 @@ impl Broker {
     /// Makes the pod's addresses in the map these, and the marked route's source with them.
     pub async fn readdress(&self, id: PodId, addresses: &[IpAddr]) -> Result<(), BrokerError> {
         let namespace = self.namespace(id)?;
+        // No verdict about the pod as it was is good for the pod as it is.
+        self.renew_version(id)?;
         // First what decides whose a SYN is; the route only chooses the source of sockets that are not bound.
         self.set_addresses(id, addresses)?;
         let (network, _) = Network::open(&namespace, &self.home)?;
@@ -238,6 +242,7 @@ impl Broker {
         // While either of these is there, so are the rows: half a release must not be a pod without capture and with
         // a `steer` that knows nothing of it. It is tried again, since the pin is still listed.
         self.maps.remove_pod(id)?;
+        self.maps.verdicts.remove_version(id)?;
         self.programs.release(id)?;
         let mut results = Vec::new();
         for role in [listener::OUTBOUND, listener::HBONE, listener::PLAINTEXT] {

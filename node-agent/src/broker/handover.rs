@@ -5,7 +5,7 @@
 //! stepped aside stay open: a handshake that began at them ends at them.
 
 use super::{Broker, BrokerError, KernelError, enroll::Pod};
-use crate::kernel::events::Events;
+use crate::kernel::events::{Events, Passages};
 use std::{
     io,
     os::fd::AsFd as _,
@@ -62,6 +62,8 @@ impl Broker {
         let (network, _) = super::network::Network::open(&namespace, &self.home)?;
         let addresses = network.addresses().await?;
         self.set_addresses(id, &addresses)?;
+        // What the successor decided, this agent has not.
+        self.renew_version(id)?;
         let listeners = match self.pods().get(&id) {
             Some(Pod { listeners, .. }) => listeners.clone(),
             None => return Err(BrokerError::NotEnrolled(id)),
@@ -82,5 +84,10 @@ impl Broker {
     /// The programs' events for one who has taken the kernel back; inside a runtime.
     pub(crate) fn events_again(&self) -> Result<io::Result<Events>, BrokerError> {
         Ok(Events::new(self.programs.reopen_events()?))
+    }
+
+    /// The connections that the kernel lets pass, for one who has taken the kernel back; inside a runtime.
+    pub(crate) fn passages_again(&self) -> Result<io::Result<Passages>, BrokerError> {
+        Ok(Passages::new(self.programs.reopen_passages()?))
     }
 }

@@ -6,7 +6,7 @@ use netlink_packet_sock_diag::{
     constants::{
         AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, TCP_ESTABLISHED, TCP_LISTEN,
     },
-    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
 };
 use rtnetlink::{
     packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
@@ -94,6 +94,27 @@ pub(super) fn destroy(namespace: &Netns, home: &Netns, sockets: &[OpenSocket]) -
     Ok(ended)
 }
 
+/// Ends the connection with these two ends, if there is one.
+pub(super) fn destroy_between(
+    namespace: &Netns,
+    home: &Netns,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> io::Result<usize> {
+    let found = between(namespace, home, local, remote)?;
+    // Where no connection has these ends, the kernel finds the socket that listens there: that one is not meant.
+    let Some(connection) = found.filter(|found| found.state != TCP_LISTEN) else {
+        return Ok(0);
+    };
+    let socket = OpenSocket {
+        local,
+        remote,
+        cookie: connection.socket_id.cookie,
+        inbound: false,
+    };
+    destroy(namespace, home, &[socket])
+}
+
 /// Whether the socket with these two ends is still known to the kernel but has no owner any more: its process closed it. A
 /// socket that was shut down for writing looks the same to its peer, but has an owner who reads.
 ///
@@ -105,6 +126,17 @@ pub(super) fn is_abandoned(
     local: SocketAddr,
     remote: SocketAddr,
 ) -> io::Result<bool> {
+    let found = between(namespace, home, local, remote)?;
+    Ok(found.is_some_and(|found| found.state != TCP_LISTEN && found.inode == 0))
+}
+
+/// The socket that a packet between these two ends would meet.
+fn between(
+    namespace: &Netns,
+    home: &Netns,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> io::Result<Option<InetResponseHeader>> {
     let netlink = namespace.run(home, || Socket::new(NETLINK_SOCK_DIAG))?;
     netlink.connect(&NetlinkAddr::new(0, 0))?;
     let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
@@ -125,12 +157,10 @@ pub(super) fn is_abandoned(
     netlink.recv(&mut buffer, 0)?;
     let reply = NetlinkMessage::<SockDiagMessage>::deserialize(&buffer).map_err(invalid)?;
     match reply.payload {
-        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
-            Ok(found.header.state != TCP_LISTEN && found.header.inode == 0)
-        }
-        NetlinkPayload::Error(error) if error.to_io().kind() == io::ErrorKind::NotFound => Ok(false),
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => Ok(Some(found.header)),
+        NetlinkPayload::Error(error) if error.to_io().kind() == io::ErrorKind::NotFound => Ok(None),
         NetlinkPayload::Error(error) => Err(error.to_io()),
-        _ => Ok(false),
+        _ => Ok(None),
     }
 }
 

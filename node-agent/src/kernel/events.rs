@@ -3,9 +3,12 @@
 use aya::maps::{MapData, RingBuf};
 use std::io;
 use tokio::io::unix::AsyncFd;
-use tramline_common::event::Event;
+use tramline_common::{event::Event, verdict::Passage};
 
-/// Reads the ring buffer as it fills.
+/// Records that one read brings, at most.
+const BATCH: usize = 256;
+
+/// Reads the ring buffer of refusals as it fills.
 pub(crate) struct Events {
     ring: AsyncFd<RingBuf<MapData>>,
 }
@@ -13,22 +16,50 @@ pub(crate) struct Events {
 impl Events {
     /// Must be called inside a tokio runtime.
     pub(crate) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
-        Ok(Self {
-            ring: crate::sys::readiness::of_map(ring)?,
-        })
+        let ring = crate::sys::readiness::of_map(ring)?;
+        Ok(Self { ring })
     }
 
     /// Waits for events and appends at most 256 of them to `batch`.
     pub(crate) async fn read(&mut self, batch: &mut Vec<Event>) -> io::Result<()> {
-        let mut ready = self.ring.readable_mut().await?;
-        let ring = ready.get_inner_mut();
-        for _ in 0..256 {
-            let Some(item) = ring.next() else {
-                ready.clear_ready();
-                return Ok(());
-            };
-            batch.extend(Event::from_bytes(&item));
-        }
-        Ok(())
+        read(&mut self.ring, batch, Event::from_bytes).await
     }
+}
+
+/// Reads the ring buffer of connections that the kernel let pass as it fills.
+pub(crate) struct Passages {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl Passages {
+    /// Records that one read brings, at most.
+    pub(crate) const BATCH: usize = BATCH;
+
+    /// Must be called inside a tokio runtime.
+    pub(crate) fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        let ring = crate::sys::readiness::of_map(ring)?;
+        Ok(Self { ring })
+    }
+
+    /// Waits for passages and appends at most 256 of them to `batch`.
+    pub(crate) async fn read(&mut self, batch: &mut Vec<Passage>) -> io::Result<()> {
+        read(&mut self.ring, batch, Passage::from_bytes).await
+    }
+}
+
+async fn read<T>(
+    ring: &mut AsyncFd<RingBuf<MapData>>,
+    batch: &mut Vec<T>,
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<()> {
+    let mut ready = ring.readable_mut().await?;
+    let ring = ready.get_inner_mut();
+    for _ in 0..BATCH {
+        let Some(item) = ring.next() else {
+            ready.clear_ready();
+            return Ok(());
+        };
+        batch.extend(parse(&item));
+    }
+    Ok(())
 }

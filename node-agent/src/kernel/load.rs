@@ -96,11 +96,17 @@ impl Programs {
 
     /// The events' ring buffer, opened anew: where a successor has read, only a new reader finds its place.
     pub(crate) fn reopen_events(&self) -> Result<RingBuf<MapData>, KernelError> {
-        let failed = |source| KernelError::Map {
-            map: name::EVENTS,
-            source,
-        };
-        let map = MapData::from_pin(self.pins.map(name::EVENTS)).map_err(failed)?;
+        self.reopen(name::EVENTS)
+    }
+
+    /// The same for the connections that the kernel lets pass.
+    pub(crate) fn reopen_passages(&self) -> Result<RingBuf<MapData>, KernelError> {
+        self.reopen(name::PASSAGES)
+    }
+
+    fn reopen(&self, map: &'static str) -> Result<RingBuf<MapData>, KernelError> {
+        let failed = |source| KernelError::Map { map, source };
+        let map = MapData::from_pin(self.pins.map(map)).map_err(failed)?;
         RingBuf::try_from(Map::RingBuf(map)).map_err(failed)
     }
 

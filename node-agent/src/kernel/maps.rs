@@ -1,6 +1,6 @@
 //! Typed handles of the maps.
 
-use super::KernelError;
+use super::{KernelError, verdicts::VerdictMaps};
 use aya::{
     Ebpf, Pod as Plain,
     maps::{
@@ -31,6 +31,8 @@ pub(crate) struct Maps {
     owned: Mutex<SkStorage<MapData, Owned>>,
     counters: Mutex<PerCpuArray<MapData, u64>>,
     events: Mutex<Option<RingBuf<MapData>>>,
+    /// Those of verdicts.
+    pub(crate) verdicts: VerdictMaps,
 }
 
 /// How full a map is.
@@ -47,13 +49,6 @@ pub struct Fill {
 impl Maps {
     /// Takes the maps out of a loaded object.
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        fn one<T: TryFrom<Map, Error = MapError>>(
-            ebpf: &mut Ebpf,
-            map: &'static str,
-        ) -> Result<T, KernelError> {
-            let taken = ebpf.take_map(map).ok_or(KernelError::Missing(map))?;
-            T::try_from(taken).map_err(|source| KernelError::Map { map, source })
-        }
         Ok(Self {
             pods: Mutex::new(one(ebpf, name::PODS)?),
             addresses: Mutex::new(one(ebpf, name::POD_ADDRESSES)?),
@@ -67,6 +62,7 @@ impl Maps {
             owned: Mutex::new(one(ebpf, name::OWNED)?),
             counters: Mutex::new(one(ebpf, name::COUNTERS)?),
             events: Mutex::new(Some(one(ebpf, name::EVENTS)?)),
+            verdicts: VerdictMaps::take(ebpf)?,
         })
     }
 
@@ -199,18 +195,24 @@ impl Maps {
             name::LISTENING => count(lock(&self.listening).keys(), capacity),
             _ => count(lock(&self.registry).keys(), capacity),
         };
-        Self::capacities()
+        Self::own_capacities()
             .into_iter()
             .map(|(map, capacity)| Fill {
                 map,
                 entries: entries(map, capacity),
                 capacity,
             })
+            .chain(self.verdicts.fill())
             .collect()
     }
 
     /// The names and capacities alone, without a walk.
-    pub(crate) fn capacities() -> [(&'static str, usize); 5] {
+    pub(crate) fn capacities() -> Vec<(&'static str, usize)> {
+        let verdicts = VerdictMaps::capacities();
+        Self::own_capacities().into_iter().chain(verdicts).collect()
+    }
+
+    fn own_capacities() -> [(&'static str, usize); 5] {
         use tramline_common::map::{MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY};
         [
             (name::PODS, MAX_PODS),
@@ -227,9 +229,18 @@ impl Maps {
     }
 }
 
+/// Takes one map out of a loaded object.
+pub(super) fn one<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    map: &'static str,
+) -> Result<T, KernelError> {
+    let taken = ebpf.take_map(map).ok_or(KernelError::Missing(map))?;
+    T::try_from(taken).map_err(|source| KernelError::Map { map, source })
+}
+
 /// A walk begins again where a key goes away under it (connections end all the time): without a bound it might never
 /// come to its end.
-fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>, capacity: usize) -> usize {
+pub(super) fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>, capacity: usize) -> usize {
     keys.take(capacity).filter(Result::is_ok).count()
 }
 
@@ -255,11 +266,11 @@ fn replace<K: Plain + Eq, V: Plain>(
     Ok(())
 }
 
-fn in_map(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
+pub(super) fn in_map(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Map { map, source }
 }
 
-fn absent_is_fine(result: Result<(), MapError>, map: &'static str) -> Result<(), KernelError> {
+pub(super) fn absent_is_fine(result: Result<(), MapError>, map: &'static str) -> Result<(), KernelError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -268,6 +279,6 @@ fn absent_is_fine(result: Result<(), MapError>, map: &'static str) -> Result<(),
 }
 
 /// A poisoned lock guards no half-done state here: every critical section is one system call.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -62,7 +62,12 @@ impl Connections {
         }
     }
 
-    pub(super) fn insert(&self, info: ConnectionInfo, counters: Arc<ByteCounters>) -> Arc<Live> {
+    pub(super) fn insert(
+        &self,
+        info: ConnectionInfo,
+        counters: Arc<ByteCounters>,
+        opened: Instant,
+    ) -> Arc<Live> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let state = Mutex::new(LiveState {
             info,
@@ -72,7 +77,7 @@ impl Connections {
         });
         let live = Arc::new(Live {
             id,
-            opened: Instant::now(),
+            opened,
             counters,
             state,
         });

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 use tramline_core::reason::Reason;
@@ -160,10 +161,9 @@ impl Metrics {
     }
 
     /// Notes how long it took until a connection was up.
-    pub(super) fn connected(&self, live: &Live) {
+    pub(super) fn connected(&self, live: &Live, took: Duration) {
         let mut state = live.state();
         if state.connect.is_none() {
-            let took = live.opened.elapsed();
             state.connect = Some(took);
             let info = &state.info;
             self.connect[info.reporter.index()][info.path.index()].observe(took.as_secs_f64());

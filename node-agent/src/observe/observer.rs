@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tramline_core::counters::ByteCounters;
 use tramline_core::reason::Reason;
@@ -38,12 +38,23 @@ impl Observer {
     /// The same for the second side of a connection that this agent carries from end to end: one relay, one pair of
     /// counters, two records.
     pub fn open_with(self: &Arc<Self>, info: ConnectionInfo, counters: Arc<ByteCounters>) -> OpenConnection {
+        self.open_since(info, counters, Instant::now())
+    }
+
+    /// The same for a connection that began a moment ago, in the kernel.
+    pub fn open_since(
+        self: &Arc<Self>,
+        info: ConnectionInfo,
+        counters: Arc<ByteCounters>,
+        opened: Instant,
+    ) -> OpenConnection {
         self.metrics.opened(info.reporter);
-        let live = self.connections.insert(info, counters);
+        let live = self.connections.insert(info, counters, opened);
         OpenConnection {
             observer: Arc::clone(self),
             live,
             outcome: None,
+            ended: None,
         }
     }
 
@@ -81,6 +92,8 @@ pub struct OpenConnection {
     observer: Arc<Observer>,
     live: Arc<Live>,
     outcome: Option<Outcome>,
+    /// When it ended, where that is told later.
+    ended: Option<Instant>,
 }
 
 impl OpenConnection {
@@ -101,8 +114,19 @@ impl OpenConnection {
 
     /// The connection is up from end to end: counts it as opened.
     pub fn established(&self) {
-        self.observer.metrics.connected(&self.live);
+        self.established_after(self.live.opened.elapsed());
+    }
+
+    /// The same for a connection of which the kernel says how long it took.
+    pub fn established_after(&self, took: Duration) {
+        self.observer.metrics.connected(&self.live, took);
         self.observer.metrics.established(&self.live);
+    }
+
+    /// Ends the record of a connection that ended a moment ago, in the kernel.
+    pub fn finish_at(mut self, outcome: impl Into<Outcome>, ended: Instant) {
+        self.outcome = Some(outcome.into());
+        self.ended = Some(ended);
     }
 
     /// Ends the record.
@@ -130,7 +154,10 @@ impl Drop for OpenConnection {
         };
         observer.access_log.write(Entry {
             time: SystemTime::now(),
-            duration: Instant::now().saturating_duration_since(self.live.opened),
+            duration: self
+                .ended
+                .unwrap_or_else(Instant::now)
+                .saturating_duration_since(self.live.opened),
             connect,
             to_destination: self.live.counters.to_destination(),
             to_source: self.live.counters.to_source(),

@@ -105,6 +105,15 @@ impl Path {
     }
 }
 
+/// What the kernel measured of a connection that went from socket to socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelCarried {
+    /// Smoothed round trip at its end, in microseconds.
+    pub srtt_us: u32,
+    /// Segments that the dialling side sent again.
+    pub retransmits: u32,
+}
+
 /// What is known about a connection; fields that are learned later start as `None`.
 #[derive(Debug, Clone)]
 pub struct ConnectionInfo {
@@ -134,6 +143,8 @@ pub struct ConnectionInfo {
     pub service: Option<Arc<Service>>,
     /// The same at both ends of a tunnel.
     pub trace: Option<TraceId>,
+    /// What the kernel measured of a connection that it carried without an agent.
+    pub kernel: Option<KernelCarried>,
     /// What would have been decided with the dry-run policies enforced; at the destination, where there are any.
     pub dry_run: Option<Arc<Decision>>,
 }

@@ -96,14 +96,66 @@ impl Pod {
 
     /// Runs `work` on a thread of its own inside the namespace.
     pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let netns = File::open(self.netns()).expect("netns");
-        std::thread::spawn(move || {
-            setns(netns, CloneFlags::CLONE_NEWNET).expect("setns");
-            work()
-        })
-        .join()
-        .expect("thread")
+        inside(&self.netns(), work)
     }
+
+    /// A second pod, joined to this one by a link of its own ([`NEIGHBOUR_V4`]).
+    pub fn neighbour(&self) -> Neighbour {
+        let name = format!("{}n", self.name);
+        ip(&format!("netns add {name}"));
+        ip(&format!(
+            "-n {} link add eth1 type veth peer name eth0 netns {name}",
+            self.name
+        ));
+        ip(&format!("-n {name} link set lo up"));
+        ip(&format!("-n {name} link set eth0 up"));
+        ip(&format!("-n {} link set eth1 up", self.name));
+        ip(&format!("-n {} addr add 10.98.0.1/24 dev eth1", self.name));
+        ip(&format!("-n {name} addr add {NEIGHBOUR_V4}/24 dev eth0"));
+        Neighbour { name }
+    }
+}
+
+/// A pod beside another.
+pub struct Neighbour {
+    name: String,
+}
+
+/// The neighbour's address.
+pub const NEIGHBOUR_V4: &str = "10.98.0.2";
+
+impl Neighbour {
+    /// Path of its network namespace.
+    pub fn netns(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+
+    /// Runs `work` on a thread of its own inside the namespace.
+    pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        inside(&self.netns(), work)
+    }
+
+    /// Sets its link `up` or `down`.
+    pub fn link(&self, state: &str) {
+        ip(&format!("-n {} link set eth0 {state}", self.name));
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// Runs `work` on a thread of its own inside a namespace.
+pub fn inside<T: Send + 'static>(netns: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let netns = File::open(netns).expect("netns");
+    std::thread::spawn(move || {
+        setns(netns, CloneFlags::CLONE_NEWNET).expect("setns");
+        work()
+    })
+    .join()
+    .expect("thread")
 }
 
 impl Drop for Pod {

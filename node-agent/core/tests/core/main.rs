@@ -14,3 +14,4 @@ mod oracle;
 mod overview;
 mod route;
 mod unenforced;
+mod verdict;

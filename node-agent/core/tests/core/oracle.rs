@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use proptest::test_runner::TestCaseError;
 use tramline_core::authz::{
     Action, Condition, ConditionMatch, Connection, IpMatch, MatchList, Operation, Rule, ServiceAccountMatch,
     Source, StringMatch, decide, dry_run, explain,
@@ -14,9 +15,11 @@ use tramline_core::mesh::Mesh;
 use tramline_core::object::Objects;
 use tramline_core::peer_authentication::Mode;
 use tramline_core::plaintext::{PlaintextVerdict, table, verdict};
+use tramline_core::verdict::{KernelVerdict, kernel_verdict};
+use tramline_core::workload::Workload;
 
 use crate::explain::assert_consistent;
-use crate::make::{TRUST_DOMAIN, build, id, ip, peer_authentication, pod, policy, workload};
+use crate::make::{TRUST_DOMAIN, build, id, ip, labels, peer_authentication, pod, policy, workload};
 
 const NAMESPACES: &[&str] = &["demo", "demo-2", "istio-system"];
 const PODS: &[(&str, &str)] = &[
@@ -238,6 +241,11 @@ fn objects(policies: &[TextPolicy], mtls: &[TextMtls]) -> Objects {
             &[&format!("10.0.0.{}", index + 1), &format!("fd00::{}", index + 1)],
         )
     });
+    let pods = pods.map(|mut pod| {
+        let app = pod.meta.object.name.to_string();
+        pod.meta.labels = labels(&[("app", &app), ("istio.io/dataplane-mode", "tramline")]);
+        pod
+    });
     Objects {
         pods: pods.collect(),
         authorization_policies: authorization_policies.collect(),
@@ -419,6 +427,58 @@ fn peers() -> impl Iterator<Item = Option<(&'static str, &'static str)>> {
     PEERS.iter().copied().map(Some).chain([None])
 }
 
+/// What the kernel may do by itself is what the core would do, whatever address a client has; and it may wherever no
+/// policy looks at addresses.
+fn assert_kernel_follows(
+    mesh: &Mesh,
+    destination: &Workload,
+    port: u16,
+    policies: &[TextPolicy],
+) -> Result<(), TestCaseError> {
+    let by_address = policies.iter().flat_map(|p| &p.rules).any(|rule| {
+        rule.from
+            .iter()
+            .any(|(source, _)| !source[3].0.is_empty() || !source[3].1.is_empty())
+            || rule.when.iter().any(|(key, _)| *key == "source.ip")
+    });
+    for (address, (namespace, name)) in destination
+        .addresses
+        .iter()
+        .flat_map(|address| PODS.iter().map(move |pod| (*address, pod)))
+    {
+        let source = workload(mesh, &format!("{namespace}/{name}"));
+        let dialled = (address, port).into();
+        let kernel = kernel_verdict(mesh, source, dialled);
+        if source.uid == destination.uid {
+            prop_assert_eq!(kernel, None, "a pod's own address is not its business");
+            continue;
+        }
+        let decided = FROM.iter().map(|from| {
+            let connection = Connection {
+                source: Some(&source.identity),
+                source_address: ip(from),
+                destination,
+                destination_address: dialled,
+            };
+            decide(mesh, &connection).is_allow()
+        });
+        let mut decided = decided;
+        match kernel {
+            Some(KernelVerdict::Direct(to)) => {
+                prop_assert_eq!(&to.uid, &destination.uid);
+                prop_assert!(decided.all(|allowed| allowed));
+            }
+            Some(KernelVerdict::Deny(to)) => {
+                prop_assert_eq!(&to.uid, &destination.uid);
+                prop_assert!(decided.all(|allowed| !allowed));
+            }
+            Some(KernelVerdict::Outside) => prop_assert!(false, "a pod of the mesh"),
+            None => prop_assert!(by_address, "nobody asks for an address"),
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
@@ -457,6 +517,7 @@ proptest! {
                         plaintext.push(naive);
                     }
                 }
+                assert_kernel_follows(&mesh, destination, port, &policies)?;
                 let projected = verdict(&mesh, destination, port);
                 let in_table = table.ports.get(&port).copied().unwrap_or(table.default);
                 prop_assert_eq!(projected, in_table);

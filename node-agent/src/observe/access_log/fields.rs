@@ -25,7 +25,7 @@ const fn known(name: &'static str, meaning: &'static str) -> Field {
 }
 
 /// In the order in which they are written.
-pub(super) const FIELDS: [Field; 30] = [
+pub(super) const FIELDS: [Field; 33] = [
     always(
         "time",
         "when the connection ended, UTC with milliseconds (RFC 3339)",
@@ -75,6 +75,18 @@ pub(super) const FIELDS: [Field; 30] = [
     always(
         "path",
         "`hbone`: through a tunnel; `same_node`: between two pods of this node; `passthrough`: to a destination outside the mesh; `plaintext`: from outside the mesh",
+    ),
+    known(
+        "carried_by",
+        "`kernel`: from socket to socket, by a verdict of this agent; absent where the agent carried the bytes",
+    ),
+    known(
+        "srtt_us",
+        "smoothed round trip at the end in microseconds, where the kernel carried it",
+    ),
+    known(
+        "retransmits",
+        "segments that the client's side sent again, where the kernel carried it",
     ),
     always(
         "security",

@@ -73,6 +73,11 @@ fn fields(line: &mut Line<'_>, entry: &Entry) {
         line.milliseconds("connect_ms", connect);
     }
     line.text("path", info.path.as_str());
+    if let Some(kernel) = &info.kernel {
+        line.text("carried_by", "kernel");
+        line.number("srtt_us", kernel.srtt_us.into());
+        line.number("retransmits", kernel.retransmits.into());
+    }
     line.text("security", info.security_policy.as_str());
     line.text("verdict", entry.outcome.verdict().as_str());
     line.text("reason", entry.outcome.reason.as_str());

@@ -81,6 +81,8 @@ families! {
         "Access log lines lost because the reader was too slow or a write failed";
     EBPF_EVENTS = Counter "tramline_ebpf_events" &["event"],
         "What the eBPF programs counted, drops and full maps included";
+    KERNEL_VERDICTS_REFUSED = Counter "tramline_kernel_verdicts_refused" &["reason"],
+        "Decisions that could not be left to the kernel: not_proven (the way to the pod is not known to stay on this node) or failed (no room)";
     EBPF_MAP_ENTRIES = Gauge "tramline_ebpf_map_entries" &["map"],
         "Entries in an eBPF map";
     EBPF_MAP_CAPACITY = Gauge "tramline_ebpf_map_capacity" &["map"],

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::super::fields::FIELDS;
 use super::hostile::read_text;
 use super::*;
+use crate::observe::KernelCarried;
 use crate::observe::test_support::denied_by;
 
 fn full() -> Entry {
@@ -12,6 +13,10 @@ fn full() -> Entry {
         .with_policy("default/no-sleep")
         .with_detail("rule 1 of a DENY policy");
     let mut entry = entry(Reporter::Destination, outcome);
+    entry.info.kernel = Some(KernelCarried {
+        srtt_us: 40,
+        retransmits: 1,
+    });
     entry.info.dry_run = Some(Arc::new(denied_by("no-sleep-v2")));
     entry
 }
@@ -27,7 +32,7 @@ fn a_line_has_the_documented_fields_in_the_documented_order() {
     bare.outcome = Outcome::new(Reason::Ok);
     let info = &mut bare.info;
     (info.source, info.destination, info.service, info.trace) = (None, None, None, None);
-    info.dry_run = None;
+    (info.dry_run, info.kernel) = (None, None);
     (
         info.source_identity,
         info.destination_identity,

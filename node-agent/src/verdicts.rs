@@ -1,0 +1,276 @@
+//! Verdicts that this agent leaves in the kernel after it has decided a first connection, and takes back when the
+//! configuration changes.
+//!
+//! A verdict is made from versions of the pods that were read before the snapshot it is decided by. A new snapshot is stored
+//! first, then the versions of the pods that it concerns are renewed: whichever of the two comes between the reading and
+//! the writing of a verdict, the verdict is void. What leaves the mesh has no second pod whose version could tell: those
+//! verdicts are made and swept under one lock.
+
+mod cut;
+mod left;
+
+pub(crate) use cut::Cut;
+
+use self::left::{Left, Ways};
+use crate::{
+    broker::{KernelVerdict, Versions},
+    context::Context,
+    pods::LocalPod,
+};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+use tramline_common::PodId;
+use tramline_core::{
+    mesh::Mesh,
+    verdict::{self, kernel_verdict},
+    workload::Workload,
+};
+
+/// What this agent has left in the kernel.
+#[derive(Default)]
+pub(crate) struct Verdicts {
+    left: Mutex<Left>,
+    /// Connections that are being cut, for their lines in the log.
+    pub(crate) cut: Cut,
+    tidied: AtomicBool,
+    /// Whether changes of links and routes are followed: else no way is proven for longer than a moment.
+    watched: AtomicBool,
+    /// Verdicts that could not be left, by reason.
+    pub(crate) refused: Refused,
+}
+
+/// Why verdicts were not left.
+#[derive(Default)]
+pub(crate) struct Refused {
+    /// The way to the destination is not known to stay on this node.
+    pub(crate) not_proven: AtomicU64,
+    /// The kernel had no room.
+    pub(crate) failed: AtomicU64,
+}
+
+impl Verdicts {
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves what the kernel may do with connections of `pod` to `dialled`, if it may do anything. In a task of its own: no
+    /// connection waits for it.
+    pub(crate) fn consider(
+        context: &Arc<Context>,
+        mesh: &Mesh,
+        pod: &Arc<LocalPod>,
+        source: &Workload,
+        dialled: SocketAddr,
+    ) {
+        if kernel_verdict(mesh, source, dialled).is_none() || !context.verdicts.left().begin(pod.id, dialled)
+        {
+            return;
+        }
+        let (context, owner) = (context.clone(), pod.clone());
+        pod.spawn(async move {
+            leave(&context, &owner, dialled).await;
+            context.verdicts.left().done(owner.id, dialled);
+        });
+    }
+
+    /// Takes back what `mesh` no longer says, and cuts what it forbids. Called when it is stored in the context and before it
+    /// is acknowledged, by the agent on duty.
+    pub(crate) fn sweep(context: &Arc<Context>, mesh: &Mesh) {
+        for pod in context.pods.all() {
+            let basis = mesh.basis(&pod.uid);
+            let mut known = pod.basis.lock().unwrap_or_else(PoisonError::into_inner);
+            if *known == basis {
+                continue;
+            }
+            *known = basis;
+            context.verdicts.renew(context, pod.id);
+        }
+        let gone = context.verdicts.left().sweep_outside(|pod, dialled| {
+            let source = context.pods.by_id(pod).and_then(|pod| mesh.workload(&pod.uid));
+            source.and_then(|source| kernel_verdict(mesh, source, dialled))
+                == Some(verdict::KernelVerdict::Outside)
+        });
+        for (pod, dialled) in &gone {
+            if let Err(error) = context.broker.remove_verdict(*pod, *dialled) {
+                // It must not go on: without its version nothing of this pod does.
+                tracing::error!(%error, "cannot take a verdict back");
+                context.verdicts.renew(context, *pod);
+            }
+        }
+        cut::forbidden(context, mesh);
+        if !gone.is_empty() {
+            cut::once_more(context);
+        }
+    }
+
+    /// Follows the node's links and routes: what was proven of a way may hold no longer.
+    pub(crate) async fn follow_ways(context: Arc<Context>) {
+        let mut changes = match context.broker.topology_changes() {
+            Ok(changes) => changes,
+            Err(error) => {
+                return tracing::error!(%error, "connections between pods of this node stay with the agent");
+            }
+        };
+        context.verdicts.watched.store(true, Ordering::Relaxed);
+        while changes.recv().await.is_some() {
+            let _writing = context.duty.writing().await;
+            if !context.duty.is_on() {
+                continue;
+            }
+            let ways = context.verdicts.left().ways();
+            for way in ways {
+                if !still_proven(&context, &way).await {
+                    context.verdicts.renew(&context, way.source);
+                }
+            }
+        }
+        context.verdicts.watched.store(false, Ordering::Relaxed);
+    }
+
+    /// Makes every verdict void that any agent has left: there is no configuration to say whether it holds.
+    pub(crate) async fn void_all(context: &Context) {
+        let _writing = context.duty.writing().await;
+        if !context.duty.is_on() {
+            return;
+        }
+        let pods = match context.broker.left_over() {
+            Ok(pods) => pods,
+            Err(error) => return tracing::error!(%error, "cannot list the pods of an earlier agent"),
+        };
+        for pod in pods {
+            if let Err(error) = context.broker.void_verdicts(pod) {
+                tracing::error!(%error, "cannot take a pod's version away");
+            }
+        }
+    }
+
+    /// Makes all verdicts about a pod void.
+    pub(crate) fn renew(&self, context: &Context, pod: PodId) {
+        let forgotten = self.left().forget(pod);
+        if let Err(error) = context.broker.renew_version(pod) {
+            tracing::error!(%error, "cannot renew a pod's version; its connections are the agent's");
+            if let Err(error) = context.broker.void_verdicts(pod) {
+                tracing::error!(%error, "cannot take a pod's version away");
+            }
+        }
+        for (source, dialled) in forgotten {
+            // Void already; what is removed only makes room.
+            if let Err(error) = context.broker.remove_verdict(source, dialled) {
+                tracing::debug!(%error, "a void verdict stays");
+            }
+        }
+    }
+
+    /// Makes room: what an agent before this one left is void since the pods were enrolled. Once.
+    pub(crate) fn tidy(context: &Context) {
+        if context.verdicts.tidied.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = context.broker.remove_void_verdicts() {
+            tracing::warn!(%error, "void verdicts of an earlier agent stay");
+        }
+    }
+}
+
+async fn leave(context: &Arc<Context>, pod: &LocalPod, dialled: SocketAddr) {
+    let Some((verdict, versions)) = decided(context, pod, dialled) else {
+        return;
+    };
+    if let KernelVerdict::Direct(to) = verdict
+        && let Some(why) = leaves_node(context, pod.id, to, dialled).await
+    {
+        context
+            .verdicts
+            .refused
+            .not_proven
+            .fetch_add(1, Ordering::Relaxed);
+        context.verdicts.left().not_proven(pod.id, dialled);
+        return tracing::debug!(pod = %pod.uid, %dialled, why, "connections stay with the agent");
+    }
+    let _writing = context.duty.writing().await;
+    if !context.duty.is_on() {
+        return;
+    }
+    // Once more, under the lock under which what leaves the mesh is swept. Other versions than before the proof: something
+    // has changed, and the proof may be one of what was before.
+    let mut left = context.verdicts.left();
+    if decided(context, pod, dialled) != Some((verdict, versions)) {
+        return;
+    }
+    let evicted = left.insert(pod.id, dialled, verdict);
+    if let Err(error) = context.broker.set_verdict(pod.id, dialled, verdict, versions) {
+        left.remove(pod.id, dialled);
+        context.verdicts.refused.failed.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%error, "no room for a verdict");
+    }
+    if let Some(evicted) = evicted
+        && let Err(error) = context.broker.remove_verdict(pod.id, evicted)
+    {
+        tracing::debug!(%error, "a verdict that made room stays");
+    }
+}
+
+/// Why it is not known that the way stays on this node; `None` if it is.
+async fn leaves_node(
+    context: &Context,
+    source: PodId,
+    destination: PodId,
+    dialled: SocketAddr,
+) -> Option<String> {
+    if !context.verdicts.watched.load(Ordering::Relaxed) {
+        return Some("nobody watches the node's routes".into());
+    }
+    let proof = context.broker.stays_on_node(source, destination, dialled.ip());
+    match proof.await {
+        Ok(Ok(())) => None,
+        Ok(Err(why)) => Some(why.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Whether nothing about the ways of a pod has changed.
+async fn still_proven(context: &Context, ways: &Ways) -> bool {
+    // What was not proven may be so now; what is being proven may have been so before.
+    if ways.is_unsure {
+        return false;
+    }
+    for (destination, address) in &ways.proven {
+        let proof = context.broker.stays_on_node(ways.source, *destination, *address);
+        if !matches!(proof.await, Ok(Ok(()))) {
+            return false;
+        }
+    }
+    true
+}
+
+/// What the present snapshot says, with versions that were read before it.
+fn decided(context: &Context, pod: &LocalPod, dialled: SocketAddr) -> Option<(KernelVerdict, Versions)> {
+    let at = dialled.ip().to_canonical();
+    let candidate = context
+        .mesh
+        .load()
+        .workload_by_address(at)
+        .and_then(|workload| context.local(workload));
+    let versions = context
+        .broker
+        .versions(pod.id, candidate.as_ref().map(|candidate| candidate.id))?;
+    let mesh = context.mesh.load();
+    let source = mesh.workload(&pod.uid)?;
+    let is_candidate = |workload: &Workload| {
+        candidate
+            .as_ref()
+            .filter(|candidate| candidate.uid == workload.uid)
+            .map(|candidate| candidate.id)
+    };
+    let verdict = match kernel_verdict(&mesh, source, dialled)? {
+        verdict::KernelVerdict::Outside => KernelVerdict::Outside,
+        verdict::KernelVerdict::Direct(workload) => KernelVerdict::Direct(is_candidate(&workload)?),
+        verdict::KernelVerdict::Deny(workload) => KernelVerdict::Deny(is_candidate(&workload)?),
+    };
+    Some((verdict, versions))
+}

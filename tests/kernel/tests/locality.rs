@@ -1,0 +1,193 @@
+//! When the way between two pods of a node is known to stay on it. Each row has a node of its own: a namespace in which
+//! this program runs again.
+#![expect(
+    clippy::expect_used,
+    reason = "a broken machine ends the test with a backtrace"
+)]
+
+use std::{net::IpAddr, path::Path, process::Command};
+use tramline_common::map::plaintext;
+use tramline_kernel_tests::{Pod, V4, rows};
+use tramline_node_agent::broker::{Broker, NotProven};
+
+/// Set in the program that runs inside the node.
+const INSIDE: &str = "TRAMLINE_TEST_INSIDE_NODE";
+const OTHER_V4: &str = "10.99.0.3";
+const OTHER_V6: &str = "fd99::3";
+/// Interfaces of the node.
+const OTHERS: &str = "other";
+
+fn ip(args: &str) {
+    let status = Command::new("ip").args(args.split(' ')).status().expect("ip");
+    assert!(status.success(), "ip {args}");
+}
+
+/// Runs the test of this name again inside a namespace; false inside it.
+fn is_outside(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return false;
+    }
+    let name = format!("tln-{}-{}", std::process::id(), &test[..4]);
+    ip(&format!("netns add {name}"));
+    ip(&format!("-n {name} link set lo up"));
+    let (test, program) = (test.to_owned(), std::env::current_exe().expect("this program"));
+    let status = tramline_kernel_tests::inside(&Path::new("/run/netns").join(&name), move || {
+        Command::new(program)
+            .args(["--exact", &test, "--nocapture"])
+            .env(INSIDE, "1")
+            .status()
+    });
+    ip(&format!("netns del {name}"));
+    assert!(status.expect("this program again").success());
+    true
+}
+
+/// A pod with one interface, whose other end in the node is [`OTHERS`].
+struct Other(String);
+
+impl Other {
+    fn new(pod: &Pod) -> Self {
+        let name = format!("{}o", pod.name());
+        ip(&format!("netns add {name}"));
+        ip(&format!(
+            "link add {OTHERS} type veth peer name eth0 netns {name}"
+        ));
+        ip(&format!("-n {name} link set lo up"));
+        ip(&format!("-n {name} link set eth0 up"));
+        ip(&format!("link set {OTHERS} up"));
+        ip(&format!("-n {name} addr add {OTHER_V4}/24 dev eth0"));
+        ip(&format!("-n {name} -6 addr add {OTHER_V6}/64 dev eth0 nodad"));
+        Self(name)
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// The node's end of the first pod's interface.
+fn first(tag: &str) -> String {
+    format!("h{}{tag}", std::process::id())
+}
+
+fn bridge(name: &str, port: &str) {
+    let _ = Command::new("ip")
+        .args(["link", "add", name, "type", "bridge"])
+        .status();
+    ip(&format!("link set {name} up"));
+    ip(&format!("link set {port} master {name}"));
+}
+
+async fn proof(pod: &Pod, other: &Path, to: &str) -> Result<(), NotProven> {
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    let rows = rows(plaintext::DROP);
+    let from = broker.enroll(&pod.netns(), &rows).await.expect("enroll");
+    let at = broker.enroll(other, &rows).await.expect("enroll");
+    let to: IpAddr = to.parse().expect("address");
+    let proof = broker
+        .stays_on_node(from.id, at.id, to)
+        .await
+        .expect("both are enrolled");
+    for id in [from.id, at.id] {
+        broker.withdraw(id).expect("withdraw");
+    }
+    proof
+}
+
+fn other_at(other: &Other) -> std::path::PathBuf {
+    Path::new("/run/netns").join(&other.0)
+}
+
+#[tokio::test]
+async fn bridged() {
+    if is_outside("bridged") {
+        return;
+    }
+    let pod = Pod::new("a");
+    let other = Other::new(&pod);
+    bridge("br0", &first("a"));
+    bridge("br0", OTHERS);
+    for to in [OTHER_V4, OTHER_V6] {
+        assert_eq!(proof(&pod, &other_at(&other), to).await, Ok(()), "{to}");
+    }
+    let nobody = proof(&pod, &other_at(&other), "10.99.0.77").await;
+    assert_eq!(nobody, Err(NotProven::NoSuchAddress));
+
+    // Not every kernel has it.
+    let filtering = |on| {
+        Command::new("ip")
+            .args(["link", "set", "br0", "type", "bridge", "vlan_filtering", on])
+            .status()
+    };
+    if filtering("1").expect("ip").success() {
+        let apart = proof(&pod, &other_at(&other), OTHER_V4).await;
+        assert_eq!(apart, Err(NotProven::VlanBridge));
+        filtering("0").expect("ip");
+    }
+
+    // Two bridges, whatever joins them.
+    bridge("br1", OTHERS);
+    let two = proof(&pod, &other_at(&other), OTHER_V4).await;
+    assert_eq!(two, Err(NotProven::RoutedAway));
+}
+
+#[tokio::test]
+async fn routed() {
+    if is_outside("routed") {
+        return;
+    }
+    let pod = Pod::new("b");
+    let other = Other::new(&pod);
+    let first = first("b");
+    // As Amazon's CNI does it: everything by a gateway that is not there, the node has a route to each pod.
+    for (netns, own) in [(pod.name().to_owned(), V4), (other.0.clone(), OTHER_V4)] {
+        ip(&format!("-n {netns} addr flush dev eth0"));
+        ip(&format!("-n {netns} addr add {own}/32 dev eth0"));
+        ip(&format!("-n {netns} route add 169.254.1.1 dev eth0"));
+        ip(&format!("-n {netns} route add default via 169.254.1.1 dev eth0"));
+    }
+    ip(&format!("route add {V4} dev {first}"));
+    let unknown = proof(&pod, &other_at(&other), OTHER_V4).await;
+    assert_eq!(unknown, Err(NotProven::RoutedAway), "the node has no route");
+    ip(&format!("route add {OTHER_V4} dev {OTHERS}"));
+    let still = proof(&pod, &other_at(&other), OTHER_V4).await;
+    assert_eq!(still, Err(NotProven::RoutedAway), "the node does not forward");
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("sysctl");
+    assert_eq!(proof(&pod, &other_at(&other), OTHER_V4).await, Ok(()));
+
+    // A branch interface: what comes from this pod has a table of its own, which leads off the node.
+    ip("link add off type veth peer name wire");
+    ip("addr add 10.98.7.1/24 dev off");
+    ip("link set off up");
+    ip("link set wire up");
+    ip("route add default via 10.98.7.9 dev off table 101");
+    ip(&format!("rule add iif {first} lookup 101 priority 10"));
+    let away = proof(&pod, &other_at(&other), OTHER_V4).await;
+    assert_eq!(away, Err(NotProven::RoutedAway));
+    ip(&format!("rule del iif {first} lookup 101 priority 10"));
+    assert_eq!(proof(&pod, &other_at(&other), OTHER_V4).await, Ok(()));
+    // By a gateway to the destination's interface is not to the destination.
+    ip(&format!("route replace {OTHER_V4} via 10.98.7.9 dev off"));
+    let away = proof(&pod, &other_at(&other), OTHER_V4).await;
+    assert_eq!(away, Err(NotProven::RoutedAway));
+}
+
+#[tokio::test]
+async fn joined() {
+    if is_outside("joined") {
+        return;
+    }
+    let pod = Pod::new("c");
+    let neighbour = pod.neighbour();
+    let to = tramline_kernel_tests::NEIGHBOUR_V4;
+    assert_eq!(proof(&pod, &neighbour.netns(), to).await, Ok(()));
+    // The same addresses, but the interface leads to somebody else, who has interfaces of the same numbers.
+    let other = Other::new(&pod);
+    ip(&format!("-n {} addr add {to}/24 dev eth0", other.0));
+    assert_eq!(
+        proof(&pod, &other_at(&other), to).await,
+        Err(NotProven::Elsewhere)
+    );
+}
