@@ -28,6 +28,8 @@ pub(crate) struct Args {
 enum Suite {
     /// Every load on every path against no mesh, in about two minutes (docs/BENCHMARKS.md)
     Smoke(Smoke),
+    /// Pass-through, same node and cross node against no mesh, with intervals and bars, in about eight minutes
+    Paths(Paths),
     /// Decisions, updates and memory of the policy core by the number of policies and workloads, in about a minute; no root
     Policy(Policy),
 }
@@ -38,6 +40,18 @@ struct Policy {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// How often each figure is taken
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+}
+
+#[derive(clap::Args)]
+struct Paths {
+    #[command(flatten)]
+    setup: setup::Options,
+    /// Write the results to FILE: {"machine", "commit", ..., "rows": [{path, load, metric, unit, value, ratio_to_no_mesh, ratio_interval, runs}], "bars"}
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How many pairs of runs of every load on every path
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
 }
@@ -59,7 +73,14 @@ struct Smoke {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.suite {
-        Suite::Smoke(args) => smoke(args),
+        Suite::Smoke(args) => whole_mesh(
+            args.setup,
+            "smoke",
+            args.json.as_deref(),
+            args.rounds,
+            args.control,
+        ),
+        Suite::Paths(args) => whole_mesh(args.setup, "paths", args.json.as_deref(), args.rounds, false),
         Suite::Policy(args) => policy(args),
     }
 }
@@ -73,12 +94,18 @@ fn policy(args: &Policy) -> Result<()> {
     start(&binaries, &arguments)
 }
 
-fn smoke(args: &Smoke) -> Result<()> {
+fn whole_mesh(
+    setup: setup::Options,
+    suite: &str,
+    json: Option<&Path>,
+    rounds: Option<u32>,
+    control: bool,
+) -> Result<()> {
     // Listing what is missing needs no root; installing it and all the rest does.
-    if !args.setup.no_install && !process::is_root() {
+    if !setup.no_install && !process::is_root() {
         bail!("{NEEDS_ROOT}");
     }
-    setup::ensure(&[Purpose::Ebpf, Purpose::Network], args.setup)?;
+    setup::ensure(&[Purpose::Ebpf, Purpose::Network], setup)?;
     if !process::is_root() {
         bail!("{NEEDS_ROOT}");
     }
@@ -86,8 +113,8 @@ fn smoke(args: &Smoke) -> Result<()> {
     crate::build_ebpf::build(&workspace, true, false)?;
     report::step("building the agent and the benchmark in release (some minutes the first time)");
     let binaries = Artifacts::release_binaries(&workspace, &PACKAGES)?;
-    let mut arguments = arguments("smoke", &commit(&workspace), args.json.as_deref(), args.rounds)?;
-    if args.control {
+    let mut arguments = arguments(suite, &commit(&workspace), json, rounds)?;
+    if control {
         arguments.push("--control".into());
     }
     start(&binaries, &arguments)

@@ -34,7 +34,11 @@ fn perform(server: Ipv4Addr, load: Load) -> Result<Outcome> {
     // What only a first connection costs (a tunnel's handshake, a neighbour to be found) is not what is measured here.
     once(server).context("the first connection")?;
     match load {
-        Load::Stream { write, millis } => stream::run(server, write, Duration::from_millis(millis)),
+        Load::Stream {
+            write,
+            millis,
+            streams,
+        } => stream::run(server, write, Duration::from_millis(millis), streams),
         Load::RoundTrips { message, millis } => {
             round_trips::run(server, message, Duration::from_millis(millis))
         }

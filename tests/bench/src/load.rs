@@ -21,16 +21,28 @@ pub(crate) const SMOKE: [(&str, Load); 6] = [
     ("connections_8", connections(2_400, 8)),
 ];
 
+/// The loads of the run of paths.
+pub(crate) const PATHS: [(&str, Load); 6] = [
+    ("round_trip_64b", round_trips(64)),
+    ("round_trip_1k", round_trips(1024)),
+    ("round_trip_16k", round_trips(16 * 1024)),
+    ("stream", stream(64 * 1024)),
+    ("streams_8", streams(64 * 1024, 8)),
+    ("connect_close", connections(1_000, 1)),
+];
+
 /// Work for a client.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Load {
-    /// One connection, one direction, as fast as it goes.
+    /// A connection, or some, in one direction, as fast as it goes.
     Stream {
         /// Bytes of each write.
         write: usize,
         /// How long, in milliseconds.
         millis: u64,
+        /// How many of them at a time.
+        streams: usize,
     },
     /// A message there and back, one after the other on one connection.
     RoundTrips {
@@ -50,7 +62,15 @@ pub(crate) enum Load {
 }
 
 const fn stream(write: usize) -> Load {
-    Load::Stream { write, millis: 1_500 }
+    streams(write, 1)
+}
+
+const fn streams(write: usize, streams: usize) -> Load {
+    Load::Stream {
+        write,
+        millis: 1_500,
+        streams,
+    }
 }
 
 const fn round_trips(message: usize) -> Load {

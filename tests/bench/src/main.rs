@@ -8,6 +8,7 @@ mod cpu;
 mod load;
 mod machine;
 mod pair;
+mod paths;
 mod policy;
 mod rows;
 mod screen;
@@ -40,6 +41,8 @@ struct Arguments {
 enum Command {
     /// Measures every load on every path for about two minutes.
     Smoke(smoke::Args),
+    /// Measures every way through the mesh against none, for about eight minutes.
+    Paths(paths::Args),
     /// Measures decisions, updates and memory of the policy core for about a minute.
     Policy(policy::Args),
     /// The server of a pod; lives until its standard input ends.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Smoke(args) => smoke::run(&args),
+        Command::Paths(args) => paths::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Server => server::run(),
         Command::Client => client::run(),

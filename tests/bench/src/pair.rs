@@ -5,6 +5,8 @@
 pub(crate) enum Place {
     SameNode,
     CrossNode,
+    /// On the same node and in neither half in the mesh; the client is, in the second half.
+    Outside,
 }
 
 /// Which half of a pair.
@@ -16,12 +18,16 @@ pub(crate) enum Side {
 }
 
 impl Place {
-    pub(crate) const ALL: [Self; 2] = [Self::SameNode, Self::CrossNode];
+    /// Those of the smoke run.
+    pub(crate) const SMOKE: [Self; 2] = [Self::SameNode, Self::CrossNode];
+    /// Those of the run of paths.
+    pub(crate) const PATHS: [Self; 3] = [Self::Outside, Self::SameNode, Self::CrossNode];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::SameNode => "same node",
             Self::CrossNode => "cross node",
+            Self::Outside => "outside",
         }
     }
 
@@ -34,6 +40,9 @@ impl Place {
             (Self::CrossNode, Side::Mesh, false) => "cross_node",
             (Self::SameNode, Side::Mesh, true) => "control_same_node",
             (Self::CrossNode, Side::Mesh, true) => "control_cross_node",
+            (Self::Outside, Side::NoMesh, _) => "no_mesh_outside",
+            (Self::Outside, Side::Mesh, false) => "outside",
+            (Self::Outside, Side::Mesh, true) => "control_outside",
         }
     }
 }

@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use tramline_harness::interrupt;
 use tramline_harness::run::{self, Which};
 
-use crate::load::SMOKE;
+use crate::load::{Load, SMOKE};
 use crate::machine::Machine;
 use crate::pair::{Place, Side};
 use crate::rows::{Figure, Rounds, Row};
@@ -90,10 +90,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn measure(stage: &mut Stage, rounds: u32) -> Result<Vec<Rounds>> {
-    let mut all: Vec<(Rounds, _)> = Place::ALL
+    let all = Place::SMOKE
         .into_iter()
         .flat_map(|place| SMOKE.map(|(name, load)| (Rounds::new(place, name), load)))
         .collect();
+    measure_all(stage, all, rounds)
+}
+
+/// Every load in its place, both sides by turns, as often as asked for.
+pub(crate) fn measure_all(
+    stage: &mut Stage,
+    mut all: Vec<(Rounds, Load)>,
+    rounds: u32,
+) -> Result<Vec<Rounds>> {
     let start = Instant::now();
     for round in 1..=rounds {
         for (rounds, load) in &mut all {

@@ -41,6 +41,7 @@ struct Pods {
     client: Client,
     same_node: Ipv4Addr,
     cross_node: Ipv4Addr,
+    outside: Ipv4Addr,
     _servers: [Process; 2],
 }
 
@@ -68,8 +69,8 @@ impl Stage {
         }
         let program = std::env::current_exe().context("find the running program")?;
         Ok(Self {
-            plain: Pods::start(&mesh.net, &program, &outside)?,
-            meshed: Pods::start(&mesh.net, &program, &inside)?,
+            plain: Pods::start(&mesh.net, &program, &outside, &outside[1])?,
+            meshed: Pods::start(&mesh.net, &program, &inside, &outside[1])?,
             meter: Meter::of(&mesh.net),
             mesh,
             carried: 0,
@@ -85,6 +86,7 @@ impl Stage {
         let server = match place {
             Place::SameNode => pods.same_node,
             Place::CrossNode => pods.cross_node,
+            Place::Outside => pods.outside,
         };
         std::thread::sleep(PAUSE);
         let before = self.meter.read()?;
@@ -122,12 +124,13 @@ impl Stage {
 }
 
 impl Pods {
-    fn start(net: &Net, program: &Path, [client, near, far]: &[Pod; 3]) -> Result<Self> {
+    fn start(net: &Net, program: &Path, [client, near, far]: &[Pod; 3], outside: &Pod) -> Result<Self> {
         Ok(Self {
             _servers: [serve(net, program, near)?, serve(net, program, far)?],
             client: Client::start(net, program, client)?,
             same_node: near.v4,
             cross_node: far.v4,
+            outside: outside.v4,
         })
     }
 }
@@ -167,6 +170,7 @@ impl Client {
 fn connections(load: Load, outcome: &Outcome) -> u64 {
     match load {
         Load::Connections { .. } => outcome.performed,
-        Load::Stream { .. } | Load::RoundTrips { .. } => 2,
+        Load::Stream { streams, .. } => 1 + streams as u64,
+        Load::RoundTrips { .. } => 2,
     }
 }

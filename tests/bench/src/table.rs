@@ -81,6 +81,7 @@ mod tests {
             unit: "Gbit/s",
             value,
             ratio_to_no_mesh: ratio,
+            ratio_interval: None,
             runs: vec![value - 1.0, value, value + 1.0],
         }
     }
