@@ -36,7 +36,7 @@ pub use presented::{Served, Shown};
 pub(crate) use relay::socket_error;
 pub use relay::{RelayEnd, Side, relay};
 pub use relay_tcp::relay_tcp;
-pub use request::{ConnectRequest, Forwarded};
+pub use request::{ConnectRequest, Forwarded, forwarded_for, forwarded_host};
 pub use reset::ResetWith;
 pub use server::{HboneConnection, InboundRequest, serve};
 pub use settings::TunnelSettings;

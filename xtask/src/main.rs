@@ -5,6 +5,7 @@ mod artifacts;
 mod bench;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod image;
 mod object_summary;
 mod process;
@@ -40,6 +41,8 @@ enum Command {
     BuildEbpf(build_ebpf::Args),
     /// Show the mesh at work on this machine: two nodes, real traffic, every fact measured
     Demo(demo::Args),
+    /// Try mutated inputs on every parser of foreign bytes, for a minute each or as long as you say
+    Fuzz(fuzz::Args),
     /// Try the steps of deploy/Dockerfile without a container engine
     Image(image::Args),
     /// Run the tests: everything, or the stages named
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(&args),
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Image(args) => image::run(&args),
         Command::Test(args) => test::run(&args),
     };

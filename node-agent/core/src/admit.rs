@@ -49,12 +49,11 @@ pub fn is_reserved(port: u16) -> bool {
 /// # Errors
 /// See [`AdmitError`]; all of them are `400` or `503` on the wire, never a connection.
 pub fn inbound_target(workload: &Workload, authority: &str) -> Result<SocketAddr, AdmitError> {
-    let target: SocketAddr = authority.parse().map_err(|_| AdmitError::Malformed)?;
-    if let SocketAddr::V6(v6) = target
-        && v6.scope_id() != 0
-    {
+    // A scope means something on one host only, scope 0 nothing at all.
+    if authority.contains('%') {
         return Err(AdmitError::Malformed);
     }
+    let target: SocketAddr = authority.parse().map_err(|_| AdmitError::Malformed)?;
     let target = SocketAddr::new(target.ip().to_canonical(), target.port());
     if !workload.addresses.contains(&target.ip()) {
         let workload = format!("{}/{}", workload.namespace, workload.name);

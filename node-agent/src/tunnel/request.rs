@@ -67,7 +67,11 @@ impl ConnectRequest {
 }
 
 impl Forwarded {
-    fn header(&self) -> Result<HeaderValue, String> {
+    /// The header that says it.
+    ///
+    /// # Errors
+    /// The host is not a name: quoted or not, it would change what the header means.
+    pub fn header(&self) -> Result<HeaderValue, String> {
         // `SocketAddr` prints IPv6 in the brackets RFC 7239, section 6, asks for.
         let mut text = format!("for=\"{}\"", self.client);
         if let Some(host) = &self.host {
@@ -84,7 +88,7 @@ impl Forwarded {
 /// The Service's host name of the last `forwarded` element, if it is one that could be sent.
 ///
 /// Informational, as [`forwarded_for`].
-pub(super) fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
+pub fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     let host = last_forwarded(headers, "host")?;
     is_host_name(host).then_some(host)
 }
@@ -92,7 +96,7 @@ pub(super) fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
 /// The client of the last `forwarded` element that names one with its port.
 ///
 /// Informational: only the peer's identity is proven, so nothing may be decided on this.
-pub(super) fn forwarded_for(headers: &HeaderMap) -> Option<SocketAddr> {
+pub fn forwarded_for(headers: &HeaderMap) -> Option<SocketAddr> {
     last_forwarded(headers, "for")?.parse().ok()
 }
 

@@ -32,6 +32,7 @@ fn only_the_workloads_own_addresses_are_targets() {
         ("10.0.0.1:65536", Reason::AuthorityMismatch),
         ("fd00::1:8080", Reason::AuthorityMismatch),
         ("[fd00::1%1]:8080", Reason::AuthorityMismatch),
+        ("[fd00::1%0]:8080", Reason::AuthorityMismatch),
         ("user@10.0.0.1:8080", Reason::AuthorityMismatch),
         ("web.demo.svc.cluster.local:80", Reason::AuthorityMismatch),
         ("010.0.0.1:8080", Reason::AuthorityMismatch),

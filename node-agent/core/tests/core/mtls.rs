@@ -7,8 +7,9 @@ use tramline_core::object::{Created, Objects};
 use tramline_core::peer_authentication::{Mode, PeerAuthentication};
 use tramline_core::plaintext::{PlaintextVerdict, table, verdict};
 use tramline_core::reason::Reason;
+use tramline_core::route::{Alike, Dialled, outbound};
 
-use crate::make::{build, errors, id, ip, peer_authentication as pa, pod, policy, workload};
+use crate::make::{build, errors, id, ip, peer_authentication as pa, pod, policy, service, workload};
 
 /// Whether plaintext is refused at ports 80 and 8080 of `demo/web`.
 fn strict(policies: Vec<PeerAuthentication>) -> (bool, bool) {
@@ -102,6 +103,40 @@ fn ports_have_their_own_mode() {
         pa("demo", "default", None, Strict, &[]),
     ];
     assert_eq!(strict(inherits), (false, true));
+}
+
+#[test]
+fn a_port_is_the_pods_and_not_that_of_a_service_before_it() {
+    // Service port 80 leads to port 8080 of the pod.
+    let at = |port| {
+        let mesh = build(Objects {
+            pods: vec![
+                pod("demo", "client", &["10.0.0.9"]),
+                pod("demo", "web", &["10.0.0.1"]),
+            ],
+            services: vec![service("demo", "web", &["10.96.0.1"], "web")],
+            peer_authentications: vec![pa(
+                "demo",
+                "web",
+                Some("web"),
+                Mode::Permissive,
+                &[(port, Mode::Strict)],
+            )],
+            ..Objects::default()
+        });
+        let dialled = Dialled {
+            source: workload(&mesh, "demo/client"),
+            client: ip("10.0.0.9"),
+            destination: (ip("10.96.0.1"), 80).into(),
+            draws: [0, 0],
+            tried: &[],
+        };
+        let led = outbound(&mesh, &dialled, &Alike).unwrap().target.address();
+        assert_eq!(led.port(), 8080);
+        verdict(&mesh, workload(&mesh, "demo/web"), led.port())
+    };
+    assert_eq!(at(80), PlaintextVerdict::Pass);
+    assert_eq!(at(8080), PlaintextVerdict::Drop);
 }
 
 #[test]
