@@ -46,7 +46,7 @@ pub mod name {
     pub const DIRECT: &str = "DIRECT";
     /// [`super::FlowKey`] of a connection out of the mesh, seen from the pod that dialled → [`crate::verdict::Passed`].
     pub const OUTSIDE: &str = "OUTSIDE";
-    /// Socket storage: the [`crate::verdict::Verdict`] that a connect passed by.
+    /// Socket storage: [`crate::verdict::Picked`].
     pub const PICKED: &str = "PICKED";
     /// Ring buffer of [`crate::verdict::Passage`].
     pub const PASSAGES: &str = "PASSAGES";

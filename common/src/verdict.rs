@@ -52,8 +52,20 @@ pub struct Verdict {
     pub destination_version: u64,
     /// One of [`kind`].
     pub kind: u32,
-    /// Zero; on a socket the bytes that had come when its FIN was acknowledged.
+    /// Zero.
     pub reserved: u32,
+}
+
+/// Storage on a socket that was let pass: by what, and what is known of it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Picked {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// `bpf_ktime_get_ns` at its SYN.
+    pub began_ns: u64,
+    /// Bytes that had come when its FIN was acknowledged.
+    pub received: u64,
 }
 
 /// What was decided. A destination without a verdict is the agent's.
@@ -94,6 +106,8 @@ pub struct Passage {
     pub destination: PodId,
     /// `bpf_ktime_get_ns`: nanoseconds of the monotonic clock.
     pub at_ns: u64,
+    /// The same at its SYN.
+    pub began_ns: u64,
     /// Application bytes that arrived at the other end for certain.
     pub sent: u64,
     /// Application bytes that came.
@@ -148,17 +162,18 @@ impl Passage {
             source: u64_at(8)?,
             destination: u64_at(16)?,
             at_ns: u64_at(24)?,
-            sent: u64_at(32)?,
-            received: u64_at(40)?,
-            local: address_at(48)?,
-            remote: address_at(64)?,
-            moment: u32_at(80)?,
-            kind: u32_at(84)?,
-            srtt_us: u32_at(88)?,
-            retransmits: u32_at(92)?,
-            local_port: u16_at(96)?,
-            remote_port: u16_at(98)?,
-            state: u32_at(100)?,
+            began_ns: u64_at(32)?,
+            sent: u64_at(40)?,
+            received: u64_at(48)?,
+            local: address_at(56)?,
+            remote: address_at(72)?,
+            moment: u32_at(88)?,
+            kind: u32_at(92)?,
+            srtt_us: u32_at(96)?,
+            retransmits: u32_at(100)?,
+            local_port: u16_at(104)?,
+            remote_port: u16_at(106)?,
+            state: u32_at(108)?,
         })
     }
 }
@@ -179,7 +194,7 @@ mod pod {
 
 #[cfg(test)]
 mod tests {
-    use super::{Passage, Passed, Verdict, VerdictKey, kind, moment};
+    use super::{Passage, Passed, Picked, Verdict, VerdictKey, kind, moment};
     use crate::Address;
 
     #[test]
@@ -187,7 +202,8 @@ mod tests {
         assert_eq!(size_of::<VerdictKey>(), 8 + 16 + 2 + 6);
         assert_eq!(size_of::<Verdict>(), 3 * 8 + 2 * 4);
         assert_eq!(size_of::<Passed>(), 4 * 8);
-        assert_eq!(size_of::<Passage>(), 6 * 8 + 2 * 16 + 4 * 4 + 2 * 2 + 4);
+        assert_eq!(size_of::<Picked>(), 32 + 2 * 8);
+        assert_eq!(size_of::<Passage>(), 7 * 8 + 2 * 16 + 4 * 4 + 2 * 2 + 4);
     }
 
     #[test]
@@ -197,6 +213,7 @@ mod tests {
             source: 2,
             destination: 3,
             at_ns: 4,
+            began_ns: 11,
             sent: 5,
             received: 6,
             local: Address::v4([10, 0, 0, 9]),
@@ -210,7 +227,7 @@ mod tests {
             state: 9,
         };
         let mut bytes = Vec::new();
-        for number in [1_u64, 2, 3, 4, 5, 6] {
+        for number in [1_u64, 2, 3, 4, 11, 5, 6] {
             bytes.extend(number.to_ne_bytes());
         }
         bytes.extend(passage.local.octets);

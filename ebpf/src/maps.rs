@@ -1,7 +1,9 @@
 //! Every map, behind functions that cannot be misused: who writes it, who reads it.
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{
+        BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock,
+    },
     btf_maps::{HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockHash, lpm_trie::Key},
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
@@ -15,7 +17,9 @@ use tramline_common::{
         EVENT_RING_BYTES, Flow, FlowKey, ListenerKey, MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY, Owned, Pod,
         PodAddress, PodPort, RangeData,
     },
-    verdict::{MAX_PASSED, MAX_VERDICTS, PASSAGE_RING_BYTES, Passage, Passed, Verdict, VerdictKey, kind},
+    verdict::{
+        MAX_PASSED, MAX_VERDICTS, PASSAGE_RING_BYTES, Passage, Passed, Picked, Verdict, VerdictKey, kind,
+    },
 };
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
@@ -70,7 +74,7 @@ static DIRECT: HashMap<FlowKey, Passed, MAX_PASSED, LAZY> = HashMap::new();
 static OUTSIDE: HashMap<FlowKey, Passed, MAX_PASSED, LAZY> = HashMap::new();
 /// Written by `connect`; read by `sockops`.
 #[btf_map]
-static PICKED: SkStorage<Verdict> = SkStorage::new();
+static PICKED: SkStorage<Picked> = SkStorage::new();
 /// Written by `connect` and `sockops`; read by the agent.
 #[btf_map]
 static PASSAGES: RingBuf<Passage, PASSAGE_RING_BYTES> = RingBuf::new();
@@ -123,7 +127,9 @@ pub(crate) fn is_range_excluded(pod: PodId, address: &Address) -> bool {
 pub(crate) fn assign_listener(ctx: &SkLookupContext, pod: PodId, role: u32, family: u32) -> bool {
     let key = ListenerKey { pod, role, family };
     let context = SkLookupContext::new(ctx.lookup);
-    LISTENERS.redirect_sk_lookup(context, key, 0).is_ok()
+    // The listeners of an agent and of those before it share a port: this one, not any of them.
+    let this_one = u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT);
+    LISTENERS.redirect_sk_lookup(context, key, this_one).is_ok()
 }
 
 /// The pod's row for the port, or its default row.
@@ -295,15 +301,20 @@ pub(crate) fn verdict(key: &VerdictKey) -> Option<Verdict> {
 
 /// Writes on a socket by which verdict it passes; false without memory for it.
 #[inline(always)]
-pub(crate) fn pick(socket: *mut bpf_sock, mut verdict: Verdict) -> bool {
+pub(crate) fn pick(socket: *mut bpf_sock, verdict: Verdict, now_ns: u64) -> bool {
+    let mut picked = Picked {
+        verdict,
+        began_ns: now_ns,
+        received: 0,
+    };
     let map = (&raw const PICKED).cast_mut().cast();
     let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-    // SAFETY: a socket the kernel gave to this program; `verdict` is copied by the helper.
-    let value = unsafe { bpf_sk_storage_get(map, socket.cast(), (&raw mut verdict).cast(), create) };
+    // SAFETY: a socket the kernel gave to this program; `picked` is copied by the helper.
+    let value = unsafe { bpf_sk_storage_get(map, socket.cast(), (&raw mut picked).cast(), create) };
     // SAFETY: null or a live storage value; a socket that is dialled again has one from before.
-    match unsafe { value.cast::<Verdict>().as_mut() } {
+    match unsafe { value.cast::<Picked>().as_mut() } {
         Some(value) => {
-            *value = verdict;
+            *value = picked;
             true
         }
         None => false,
@@ -314,26 +325,26 @@ pub(crate) fn pick(socket: *mut bpf_sock, mut verdict: Verdict) -> bool {
 #[inline(always)]
 pub(crate) fn unpick(socket: *mut bpf_sock) {
     if let Some(value) = picked_mut(socket) {
-        value.kind = kind::NONE;
+        value.verdict.kind = kind::NONE;
     }
 }
 
 /// Notes on a socket that passed how many bytes had come at some moment.
 #[inline(always)]
-pub(crate) fn note_received(socket: *mut bpf_sock, received: u32) {
+pub(crate) fn note_received(socket: *mut bpf_sock, received: u64) {
     if let Some(value) = picked_mut(socket) {
-        value.reserved = received;
+        value.received = received;
     }
 }
 
 /// By which verdict the socket passed.
 #[inline(always)]
-pub(crate) fn picked(socket: *mut bpf_sock) -> Option<Verdict> {
+pub(crate) fn picked(socket: *mut bpf_sock) -> Option<Picked> {
     picked_mut(socket).copied()
 }
 
 #[inline(always)]
-fn picked_mut<'a>(socket: *mut bpf_sock) -> Option<&'a mut Verdict> {
+fn picked_mut<'a>(socket: *mut bpf_sock) -> Option<&'a mut Picked> {
     if socket.is_null() {
         return None;
     }
@@ -341,7 +352,7 @@ fn picked_mut<'a>(socket: *mut bpf_sock) -> Option<&'a mut Verdict> {
     // SAFETY: a socket the kernel gave to this program, checked for null; no value is created.
     let value = unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), 0) };
     // SAFETY: null or a live storage value of a socket that is locked by its own system call or event.
-    unsafe { value.cast::<Verdict>().as_mut() }
+    unsafe { value.cast::<Picked>().as_mut() }
 }
 
 /// What is known of a connection between two pods of this node.

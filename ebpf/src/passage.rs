@@ -13,32 +13,32 @@ use tramline_common::{
     PodId,
     counter::Counter,
     map::FlowKey,
-    verdict::{Passage, Passed, Verdict, kind, moment},
+    verdict::{Passage, Passed, Picked, kind, moment},
 };
 
 /// Called in `tcp_connect` with the 4-tuple known, before the SYN leaves.
 #[inline(always)]
-pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Verdict) {
+pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Picked) {
     let source = ctx::netns_of_event(ctx);
     // Something changed since the connect was let pass: unknown to the destination's `steer`, it gets what plaintext gets.
     let current = verdict::is_current(
         source,
-        picked.source_version,
-        picked.destination,
-        picked.destination_version,
+        picked.verdict.source_version,
+        picked.verdict.destination,
+        picked.verdict.destination_version,
     );
     let passed = Passed {
         socket: ctx::socket_cookie(ctx),
         source,
-        source_version: picked.source_version,
-        destination_version: picked.destination_version,
+        source_version: picked.verdict.source_version,
+        destination_version: picked.verdict.destination_version,
     };
     if !current {
         maps::count(Counter::VerdictStale);
     }
     // Also a stale one is noted: its versions tell `steer`, which hands it to the agent.
     let noted = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_ok()
-        && maps::note_passed(picked.kind, &flow_key(ctx, source, picked), &passed);
+        && maps::note_passed(picked.verdict.kind, &flow_key(ctx, source, picked), &passed);
     if !noted {
         maps::count(Counter::PassedFull);
     }
@@ -46,7 +46,7 @@ pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Verdict) {
 
 /// The handshake is complete.
 #[inline(always)]
-pub(crate) fn established(ctx: &SockOpsContext, picked: &Verdict) {
+pub(crate) fn established(ctx: &SockOpsContext, picked: &Picked) {
     tell(ctx, picked, moment::ESTABLISHED, BPF_TCP_ESTABLISHED);
 }
 
@@ -54,15 +54,15 @@ pub(crate) fn established(ctx: &SockOpsContext, picked: &Verdict) {
 #[inline(always)]
 pub(crate) fn half_closed(ctx: &SockOpsContext) {
     let (_, received) = ctx::bytes(ctx);
-    maps::note_received(ctx::event_socket(ctx), received as u32);
+    maps::note_received(ctx::event_socket(ctx), received);
 }
 
 /// The socket is closed; `state` is the one it was in before.
 #[inline(always)]
-pub(crate) fn closed(ctx: &SockOpsContext, picked: &Verdict, state: u32) {
+pub(crate) fn closed(ctx: &SockOpsContext, picked: &Picked, state: u32) {
     let source = ctx::netns_of_event(ctx);
     maps::forget_passed(
-        picked.kind,
+        picked.verdict.kind,
         &flow_key(ctx, source, picked),
         ctx::socket_cookie(ctx),
     );
@@ -71,11 +71,11 @@ pub(crate) fn closed(ctx: &SockOpsContext, picked: &Verdict, state: u32) {
 
 /// A connection between two pods is known as its destination's pod sees it, one out of the mesh as its source does.
 #[inline(always)]
-fn flow_key(ctx: &SockOpsContext, source: PodId, picked: &Verdict) -> FlowKey {
+fn flow_key(ctx: &SockOpsContext, source: PodId, picked: &Picked) -> FlowKey {
     let (client, client_port, server, server_port) = ctx::event_flow(ctx);
-    if picked.kind == kind::DIRECT {
+    if picked.verdict.kind == kind::DIRECT {
         FlowKey {
-            pod: picked.destination,
+            pod: picked.verdict.destination,
             remote: client,
             local: server,
             remote_port: client_port,
@@ -95,7 +95,7 @@ fn flow_key(ctx: &SockOpsContext, source: PodId, picked: &Verdict) -> FlowKey {
 }
 
 #[inline(always)]
-fn tell(ctx: &SockOpsContext, picked: &Verdict, moment: u32, state: u32) {
+fn tell(ctx: &SockOpsContext, picked: &Picked, moment: u32, state: u32) {
     let (local, local_port, remote, remote_port) = ctx::event_flow(ctx);
     let (acked, received) = ctx::bytes(ctx);
     // Both count the SYN or the FIN as a byte.
@@ -107,21 +107,22 @@ fn tell(ctx: &SockOpsContext, picked: &Verdict, moment: u32, state: u32) {
     let fin_received = u64::from(match state {
         BPF_TCP_CLOSE_WAIT | BPF_TCP_LAST_ACK | BPF_TCP_CLOSING | BPF_TCP_TIME_WAIT => true,
         // The kernel closes a socket without an owner here, before the other end's FIN.
-        BPF_TCP_FIN_WAIT2 => received as u32 != picked.reserved,
+        BPF_TCP_FIN_WAIT2 => received != picked.received,
         _ => false,
     });
     let (srtt_us, retransmits) = ctx::quality(ctx);
     maps::tell_passage(Passage {
         socket: ctx::socket_cookie(ctx),
         source: ctx::netns_of_event(ctx),
-        destination: picked.destination,
+        destination: picked.verdict.destination,
         at_ns: ctx::now_ns(),
+        began_ns: picked.began_ns,
         sent: acked.saturating_sub(syn + fin_acked),
         received: received.saturating_sub(fin_received),
         local,
         remote,
         moment,
-        kind: picked.kind,
+        kind: picked.verdict.kind,
         srtt_us,
         retransmits,
         local_port,

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use tramline_common::{
     counter::Counter,
     map::{Flow, FlowKey, Owned, owned},
-    verdict::Verdict,
+    verdict::Picked,
 };
 
 /// Handles one event of one socket.
@@ -98,7 +98,7 @@ fn state_changed(ctx: &SockOpsContext) {
 
 /// The verdict that the event's socket was let pass by.
 #[inline(always)]
-fn picked(ctx: &SockOpsContext) -> Option<Verdict> {
+fn picked(ctx: &SockOpsContext) -> Option<Picked> {
     maps::picked(ctx::event_socket(ctx)).filter(verdict::is_passed)
 }
 

@@ -60,6 +60,7 @@ pub(crate) fn refused(pod: PodId, to: &Destination, verdict: &Verdict) {
         source: pod,
         destination: verdict.destination,
         at_ns: ctx::now_ns(),
+        began_ns: ctx::now_ns(),
         sent: 0,
         received: 0,
         local: Address { octets: [0; 16] },

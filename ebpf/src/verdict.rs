@@ -8,7 +8,7 @@ use aya_ebpf::programs::SockAddrContext;
 use tramline_common::{
     CAPTURE_MARK, PodId,
     counter::Counter,
-    verdict::{Verdict, VerdictKey, kind},
+    verdict::{Picked, VerdictKey, kind},
 };
 
 /// What becomes of a connect.
@@ -51,7 +51,7 @@ pub(crate) fn ask(ctx: &SockAddrContext, pod: PodId, to: &Destination) -> Answer
     }
     let mark = ctx::mark(ctx);
     let usual = (mark == 0 || mark == CAPTURE_MARK) && ctx::bound_device(ctx) == 0 && !ctx::is_bound(ctx);
-    if !usual || (mark != 0 && !ctx::set_mark(ctx, 0)) || !maps::pick(socket, verdict) {
+    if !usual || (mark != 0 && !ctx::set_mark(ctx, 0)) || !maps::pick(socket, verdict, ctx::now_ns()) {
         maps::unpick(socket);
         return Answer::Agent;
     }
@@ -76,6 +76,6 @@ pub(crate) fn is_current(
 
 /// Whether what a socket was let pass by is a verdict on a connection to follow.
 #[inline(always)]
-pub(crate) fn is_passed(verdict: &Verdict) -> bool {
-    verdict.kind == kind::DIRECT || verdict.kind == kind::OUTSIDE
+pub(crate) fn is_passed(picked: &Picked) -> bool {
+    picked.verdict.kind == kind::DIRECT || picked.verdict.kind == kind::OUTSIDE
 }

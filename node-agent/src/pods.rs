@@ -175,7 +175,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
     let missing = wanted
         .values()
         .filter(|workload| context.pods.get(&workload.uid).is_none());
-    Verdicts::tidy(context);
+    Verdicts::settled(context);
     release_left_over(context, missing.filter_map(|workload| workload.netns.as_deref()));
 }
 

@@ -24,6 +24,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+use tokio::sync::watch;
 use tramline_common::PodId;
 use tramline_core::{
     mesh::Mesh,
@@ -37,7 +38,7 @@ pub(crate) struct Verdicts {
     left: Mutex<Left>,
     /// Connections that are being cut, for their lines in the log.
     pub(crate) cut: Cut,
-    tidied: AtomicBool,
+    settled: watch::Sender<bool>,
     /// Whether changes of links and routes are followed: else no way is proven for longer than a moment.
     watched: AtomicBool,
     /// Verdicts that could not be left, by reason.
@@ -132,6 +133,11 @@ impl Verdicts {
         context.verdicts.watched.store(false, Ordering::Relaxed);
     }
 
+    /// Resolves when pods have been enrolled for the first time: before, nobody could say whose a connection is.
+    pub(crate) async fn wait_settled(&self) {
+        let _ = self.settled.subscribe().wait_for(|settled| *settled).await;
+    }
+
     /// Makes every verdict void that any agent has left: there is no configuration to say whether it holds.
     pub(crate) async fn void_all(context: &Context) {
         let _writing = context.duty.writing().await;
@@ -166,9 +172,9 @@ impl Verdicts {
         }
     }
 
-    /// Makes room: what an agent before this one left is void since the pods were enrolled. Once.
-    pub(crate) fn tidy(context: &Context) {
-        if context.verdicts.tidied.swap(true, Ordering::Relaxed) {
+    /// Called when the pods are enrolled. The first time it makes room: what an agent before this one left is void since.
+    pub(crate) fn settled(context: &Context) {
+        if context.verdicts.settled.send_replace(true) {
             return;
         }
         if let Err(error) = context.broker.remove_void_verdicts() {

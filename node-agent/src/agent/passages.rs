@@ -40,6 +40,7 @@ mod tcp {
 
 /// Follows them for the life of the agent, while it is on duty.
 pub(super) async fn follow(context: Arc<Context>) {
+    context.verdicts.wait_settled().await;
     let mut passages = context.broker.passages();
     loop {
         match passages {
@@ -119,9 +120,10 @@ impl Clock {
 }
 
 /// The records of one connection: of the side that dialled, and of the other where that is a pod of this node.
+///
+/// Dropped without an end they are handed over: the connection needs no agent and goes on.
 struct Records {
-    source: OpenConnection,
-    destination: Option<OpenConnection>,
+    sides: Vec<OpenConnection>,
     counters: Arc<ByteCounters>,
     established: bool,
 }
@@ -171,10 +173,13 @@ impl Records {
             dry_run: None,
         };
         let counters = Arc::<ByteCounters>::default();
-        let took = Duration::from_micros(passage.srtt_us.into());
+        let took = match passage.moment {
+            moment::ESTABLISHED => Duration::from_nanos(passage.at_ns.saturating_sub(passage.began_ns)),
+            // When it was up was not told; it took about one round trip.
+            _ => Duration::from_micros(passage.srtt_us.into()),
+        };
         let established = passage.moment == moment::ESTABLISHED || was_established(passage);
-        let opened = clock.at(passage.at_ns);
-        let opened = opened.checked_sub(took).unwrap_or(opened);
+        let opened = clock.at(passage.began_ns);
         let observer = &context.observer;
         let open = |info| {
             let record = observer.open_since(info, counters.clone(), opened);
@@ -183,20 +188,20 @@ impl Records {
             }
             record
         };
-        let destination = is_inside.then(|| {
+        let mut sides = vec![open(info(Reporter::Source))];
+        if is_inside {
             let mut info = info(Reporter::Destination);
             info.dry_run = dry_run(&mesh, &info).map(Arc::new);
-            open(info)
-        });
+            sides.push(open(info));
+        }
         Self {
-            source: open(info(Reporter::Source)),
-            destination,
+            sides,
             counters,
             established,
         }
     }
 
-    fn end(self, context: &Context, passage: &Passage, clock: &Clock) {
+    fn end(mut self, context: &Context, passage: &Passage, clock: &Clock) {
         self.counters.add_to_destination(passage.sent);
         self.counters.add_to_source(passage.received);
         let outcome = context
@@ -209,17 +214,23 @@ impl Records {
             retransmits: passage.retransmits,
         };
         let ended = clock.at(passage.at_ns);
-        for record in [Some(self.source), self.destination].into_iter().flatten() {
+        for record in self.sides.drain(..) {
             record.learn(|info| info.kernel = Some(measured));
             record.finish_at(outcome.clone(), ended);
         }
     }
 
-    fn refuse(self, context: &Context, passage: &Passage) {
+    fn refuse(mut self, context: &Context, passage: &Passage) {
         let outcome = denied(context, passage);
-        for record in [Some(self.source), self.destination].into_iter().flatten() {
+        for record in self.sides.drain(..) {
             record.finish(outcome.clone());
         }
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.sides.drain(..).for_each(OpenConnection::hand_over);
     }
 }
 

@@ -151,6 +151,9 @@ impl Broker {
             // Accepted sockets inherit it: then an application may bind a port that one of them has as its
             // (foreign) local port, if it sets SO_REUSEADDR too, as servers do.
             socket.set_reuse_address(true).map_err(failed)?;
+            // Agents that were succeeded keep theirs while they carry connections, however many there are. `steer` chooses the
+            // socket itself, never one of a group.
+            socket.set_reuse_port(true).map_err(failed)?;
             match socket.bind(&SocketAddr::new(dummy, port).into()) {
                 // A namespace with IPv6 switched off (disable_ipv6) answers EADDRNOTAVAIL or EACCES.
                 Err(error) if dummy.is_ipv6() && error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {

@@ -6,9 +6,9 @@ use super::{
 };
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError, RingBuf},
+    maps::{HashMap, MapData, RingBuf},
 };
-use std::sync::Mutex;
+use std::{hash::Hash, sync::Mutex};
 use tramline_common::{
     PodId,
     map::{FlowKey, MAX_PODS, name},
@@ -72,21 +72,15 @@ impl VerdictMaps {
 
     /// Takes back what counts no more, such as what earlier agents left.
     pub(crate) fn remove_void(&self) -> Result<(), KernelError> {
-        let mut verdicts = lock(&self.verdicts);
-        let is_void = |key: &VerdictKey, verdict: &Verdict| {
+        let is_void = |(key, verdict): &(VerdictKey, Verdict)| {
             self.version(key.source) != Some(verdict.source_version)
                 || (verdict.destination != 0
                     && self.version(verdict.destination) != Some(verdict.destination_version))
         };
-        let void: Vec<VerdictKey> = verdicts
-            .iter()
-            .take(2 * MAX_VERDICTS)
-            .filter_map(Result::ok)
-            .filter(|(key, verdict)| is_void(key, verdict))
-            .map(|(key, _)| key)
-            .collect();
-        for key in &void {
-            absent_is_fine(verdicts.remove(key), name::VERDICTS)?;
+        // One lock at a time, here and everywhere.
+        let present = all(&self.verdicts, MAX_VERDICTS);
+        for (key, _) in present.into_iter().filter(is_void) {
+            self.remove(&key)?;
         }
         Ok(())
     }
@@ -98,27 +92,32 @@ impl VerdictMaps {
 
     /// The live connections between two pods of this node that the kernel let pass.
     pub(crate) fn all_direct(&self) -> Vec<(FlowKey, Passed)> {
-        all(&self.direct)
+        all(&self.direct, MAX_PASSED)
     }
 
     /// The live connections out of the mesh that the kernel let pass.
     pub(crate) fn all_outside(&self) -> Vec<(FlowKey, Passed)> {
-        all(&self.outside)
+        all(&self.outside, MAX_PASSED)
     }
 
     /// How full the maps are.
     pub(super) fn fill(&self) -> [Fill; 4] {
+        fn of<K: aya::Pod, V: aya::Pod>(
+            map: &Mutex<HashMap<MapData, K, V>>,
+            (name, capacity): (&'static str, usize),
+        ) -> Fill {
+            Fill {
+                map: name,
+                entries: count(lock(map).keys(), capacity),
+                capacity,
+            }
+        }
         let [versions, verdicts, direct, outside] = Self::capacities();
-        let fill = |(map, capacity), entries| Fill {
-            map,
-            entries,
-            capacity,
-        };
         [
-            fill(versions, count(lock(&self.versions).keys(), versions.1)),
-            fill(verdicts, count(lock(&self.verdicts).keys(), verdicts.1)),
-            fill(direct, count(lock(&self.direct).keys(), direct.1)),
-            fill(outside, count(lock(&self.outside).keys(), outside.1)),
+            of(&self.versions, versions),
+            of(&self.verdicts, verdicts),
+            of(&self.direct, direct),
+            of(&self.outside, outside),
         ]
     }
 
@@ -138,13 +137,13 @@ impl VerdictMaps {
     }
 }
 
-/// A walk begins again where a key goes away under it: the bound ends it, and each connection is listed once.
-fn all(map: &Mutex<HashMap<MapData, FlowKey, Passed>>) -> Vec<(FlowKey, Passed)> {
+/// A walk begins again where a key goes away under it: the bound ends it, and each entry is listed once.
+fn all<K: aya::Pod + Eq + Hash, V: aya::Pod>(
+    map: &Mutex<HashMap<MapData, K, V>>,
+    capacity: usize,
+) -> Vec<(K, V)> {
     let map = lock(map);
-    let found: std::collections::HashMap<FlowKey, Passed> = map
-        .iter()
-        .take(2 * MAX_PASSED)
-        .filter_map(|row: Result<_, MapError>| row.ok())
-        .collect();
+    let found: std::collections::HashMap<K, V> =
+        map.iter().take(2 * capacity).filter_map(Result::ok).collect();
     found.into_iter().collect()
 }

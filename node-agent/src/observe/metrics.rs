@@ -196,6 +196,13 @@ impl Metrics {
         series.sent.fetch_add(sent, Ordering::Relaxed);
     }
 
+    /// It is open, but not followed here any more.
+    pub(super) fn handed_over(&self, live: &Live) {
+        self.report(live);
+        let reporter = live.state().info.reporter;
+        self.open[reporter.index()].fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(super) fn closed(&self, live: &Live, outcome: &Outcome) {
         self.report(live);
         let state = live.state();

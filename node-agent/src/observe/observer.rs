@@ -55,6 +55,7 @@ impl Observer {
             live,
             outcome: None,
             ended: None,
+            handed_over: false,
         }
     }
 
@@ -94,6 +95,8 @@ pub struct OpenConnection {
     outcome: Option<Outcome>,
     /// When it ended, where that is told later.
     ended: Option<Instant>,
+    /// Another agent records its end.
+    handed_over: bool,
 }
 
 impl OpenConnection {
@@ -123,6 +126,11 @@ impl OpenConnection {
         self.observer.metrics.established(&self.live);
     }
 
+    /// Stops following a connection that goes on in the kernel: its line is written by the agent that sees its end.
+    pub fn hand_over(mut self) {
+        self.handed_over = true;
+    }
+
     /// Ends the record of a connection that ended a moment ago, in the kernel.
     pub fn finish_at(mut self, outcome: impl Into<Outcome>, ended: Instant) {
         self.outcome = Some(outcome.into());
@@ -143,6 +151,9 @@ impl Drop for OpenConnection {
             .unwrap_or_else(|| Outcome::new(Reason::Cancelled));
         let observer = &self.observer;
         observer.connections.remove(&self.live);
+        if self.handed_over {
+            return observer.metrics.handed_over(&self.live);
+        }
         // Allowed connections were established even if nobody said so; then opened and closed still match.
         if outcome.verdict() == Verdict::Allow {
             observer.metrics.established(&self.live);
