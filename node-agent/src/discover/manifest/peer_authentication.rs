@@ -87,3 +87,6 @@ fn mode(mtls: Option<Mtls>, field: &str, object: &ObjectRef, errors: &mut Vec<Ob
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 use tramline_core::authz::Action;
-use tramline_core::peer_authentication::Mode;
 use tramline_core::service::{Distribution, Readiness};
 
 use super::*;
@@ -25,7 +24,7 @@ pub(super) fn good(text: &str) -> Objects {
 
 /// One error, with each of these parts in it.
 #[track_caller]
-fn bad(text: &str, parts: &[&str]) {
+pub(super) fn bad(text: &str, parts: &[&str]) {
     let (_, errors) = read(text);
     let [error] = errors.as_slice() else {
         panic!("not one error: {errors:#?}")
@@ -305,35 +304,6 @@ fn slices_are_read() {
     bad(
         &slice("addressType: IPv4\nports: [{name: x}]"),
         &["ports[0].port"],
-    );
-}
-
-#[test]
-fn peer_authentication_modes() {
-    let pa = |spec: &str| {
-        format!(
-            "apiVersion: security.istio.io/v1beta1\nkind: PeerAuthentication\nmetadata: {{name: p, namespace: demo}}\nspec: {spec}\n"
-        )
-    };
-    let mode = |text: &str| good(&pa(&format!("{{mtls: {{mode: {text}}}}}"))).peer_authentications[0].mode;
-    assert_eq!(
-        [mode("STRICT"), mode("PERMISSIVE"), mode("UNSET"), mode("DISABLE")],
-        [Mode::Strict, Mode::Permissive, Mode::Unset, Mode::Permissive]
-    );
-    assert_eq!(good(&pa("{}")).peer_authentications[0].mode, Mode::Unset);
-    let ports = &good(&pa("{selector: {matchLabels: {app: a}}, portLevelMtls: {8080: {mode: STRICT}, \"9090\": {mode: PERMISSIVE}}}")).peer_authentications[0].ports;
-    assert_eq!((ports[&8080], ports[&9090]), (Mode::Strict, Mode::Permissive));
-    bad(
-        &pa("{mtls: {mode: strict}}"),
-        &["spec.mtls.mode", "`strict`", "STRICT"],
-    );
-    bad(
-        &pa("{mtls: {modes: STRICT}}"),
-        &["spec.mtls.modes: is not a field; did you mean `mode`?"],
-    );
-    bad(
-        &pa("{portLevelMtls: {http: {mode: STRICT}}}"),
-        &["spec.portLevelMtls.http"],
     );
 }
 
