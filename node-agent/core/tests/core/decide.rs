@@ -380,6 +380,38 @@ fn ports_are_the_workloads_ports() {
 }
 
 #[test]
+fn ip_blocks_are_addresses_or_ranges_of_one_family() {
+    let block = |text: &str| IpMatch::parse(text).unwrap();
+    for (list, from, matches) in [
+        (any(vec![block("10.9.0.0/16")]), "10.9.255.1", true),
+        (any(vec![block("10.9.0.0/16")]), "10.10.0.1", false),
+        (any(vec![block("10.9.0.1")]), "10.9.0.1", true),
+        (any(vec![block("10.9.0.1")]), "10.9.0.2", false),
+        (any(vec![block("10.9.0.1")]), "::ffff:10.9.0.1", true),
+        (any(vec![block("fd00:9::/64")]), "fd00:9::7", true),
+        (any(vec![block("0.0.0.0/0")]), "fd00:9::7", false),
+        (
+            any(vec![block("10.8.0.0/16"), block("10.9.0.0/16")]),
+            "10.9.0.1",
+            true,
+        ),
+        (none(vec![block("10.9.0.0/16")]), "10.9.0.1", false),
+        (none(vec![block("10.9.0.0/16")]), "10.8.0.1", true),
+    ] {
+        let rule = Rule {
+            from: vec![Source {
+                ip_blocks: list.clone(),
+                ..Source::default()
+            }],
+            ..Rule::default()
+        };
+        let mesh = mesh(vec![policy("demo", "p", Action::Allow, None, vec![rule])]);
+        let decision = ask(&mesh, "demo/web", None, from, "10.0.0.1:8080");
+        assert_eq!(decision.is_allow(), matches, "{list:?} {from}");
+    }
+}
+
+#[test]
 fn a_rule_needs_one_from_one_to_and_every_when() {
     let when = |matches| Condition { matches };
     let rule = Rule {
