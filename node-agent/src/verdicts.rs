@@ -18,7 +18,8 @@ use crate::{
     pods::LocalPod,
 };
 use std::{
-    net::SocketAddr,
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -125,12 +126,21 @@ impl Verdicts {
             }
             let ways = context.verdicts.left().ways();
             for way in ways {
-                if !still_proven(&context, &way).await {
+                let lost = lost(&context, &way).await;
+                // What was not proven may be so now; what is being proven may have been so before.
+                if way.is_unsure || !lost.is_empty() {
                     context.verdicts.renew(&context, way.source);
+                    cut::strayed(&context, way.source, &lost);
                 }
             }
         }
         context.verdicts.watched.store(false, Ordering::Relaxed);
+        tracing::error!(
+            "nobody watches the node's routes any more; connections between its pods are the agent's"
+        );
+        for way in context.verdicts.left().ways() {
+            context.verdicts.renew(&context, way.source);
+        }
     }
 
     /// Resolves when pods have been enrolled for the first time: before, nobody could say whose a connection is.
@@ -239,19 +249,16 @@ async fn leaves_node(
     }
 }
 
-/// Whether nothing about the ways of a pod has changed.
-async fn still_proven(context: &Context, ways: &Ways) -> bool {
-    // What was not proven may be so now; what is being proven may have been so before.
-    if ways.is_unsure {
-        return false;
-    }
+/// The ways of a pod that are not known to stay on this node any more.
+async fn lost(context: &Context, ways: &Ways) -> BTreeSet<(PodId, IpAddr)> {
+    let mut lost = BTreeSet::new();
     for (destination, address) in &ways.proven {
         let proof = context.broker.stays_on_node(ways.source, *destination, *address);
         if !matches!(proof.await, Ok(Ok(()))) {
-            return false;
+            lost.insert((*destination, *address));
         }
     }
-    true
+    lost
 }
 
 /// What the present snapshot says, with versions that were read before it.

@@ -42,6 +42,8 @@ pub enum NotProven {
     Elsewhere,
     /// The bridge keeps VLANs apart.
     VlanBridge,
+    /// The bridge has a port that is no veth.
+    Uplink,
     /// The node does not route from the one's interface to the other's.
     RoutedAway,
     /// No interface of the destination has the address.
@@ -57,6 +59,7 @@ impl fmt::Display for NotProven {
             Self::NotVeth => "the interface of one of the pods is no veth",
             Self::Elsewhere => "the other end of a pod's interface is not in the node's namespace",
             Self::VlanBridge => "the bridge between them keeps VLANs apart",
+            Self::Uplink => "the bridge between them has a port that leads off the node",
             Self::RoutedAway => "the node does not route from the one pod's interface to the other's",
             Self::NoSuchAddress => "no interface of the destination has the address",
             Self::Unknown => "the kernel does not say where packets go",
@@ -170,6 +173,15 @@ async fn prove(
     if on_link && enters_bridge.is_some() && enters_bridge == exits_bridge {
         return Ok(());
     }
+    // A frame on a bridge goes to whoever has the address it is sent to: only the node itself routes it on.
+    if enters_bridge.is_some() {
+        let Some(gateway) = leaves.gateway else {
+            return Err(NotProven::RoutedAway);
+        };
+        node.interface_with(gateway)
+            .await
+            .map_err(|_| NotProven::RoutedAway)?;
+    }
     let arrives = enters_bridge.unwrap_or(own.index);
     let routed = node
         .route(to, Some((leaves.source.ok_or(NotProven::NoRoute)?, arrives)))
@@ -187,7 +199,7 @@ async fn prove(
 /// Where a packet goes next.
 struct Way {
     interface: u32,
-    gateway: Option<RouteAddress>,
+    gateway: Option<IpAddr>,
     source: Option<IpAddr>,
 }
 
@@ -247,9 +259,12 @@ impl View {
         for attribute in reply.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => way.interface = index,
-                RouteAttribute::Gateway(gateway) => way.gateway = Some(gateway),
+                RouteAttribute::Gateway(RouteAddress::Inet(v4)) => way.gateway = Some(v4.into()),
+                RouteAttribute::Gateway(RouteAddress::Inet6(v6)) => way.gateway = Some(v6.into()),
                 // A gateway of the other family.
-                RouteAttribute::Via(_) | RouteAttribute::MultiPath(_) => return Err(NotProven::NoRoute),
+                RouteAttribute::Via(_) | RouteAttribute::MultiPath(_) | RouteAttribute::Gateway(_) => {
+                    return Err(NotProven::NoRoute);
+                }
                 RouteAttribute::PrefSource(RouteAddress::Inet(v4)) => way.source = Some(v4.into()),
                 RouteAttribute::PrefSource(RouteAddress::Inet6(v6)) => way.source = Some(v6.into()),
                 _ => {}
@@ -315,7 +330,34 @@ impl View {
         if keeps_vlans_apart(&bridge) {
             return Err(NotProven::VlanBridge);
         }
+        self.only_pods_on(index).await?;
         Ok(Some(index))
+    }
+
+    /// A port that is no veth leads off the node: frames for a neighbour not yet learnt go there too, and somebody behind it
+    /// could answer for that neighbour.
+    async fn only_pods_on(&self, bridge: u32) -> Result<(), NotProven> {
+        let links: Vec<LinkMessage> = self
+            .handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|_| NotProven::Unknown)?;
+        let is_port = |link: &&LinkMessage| {
+            link.attributes
+                .iter()
+                .any(|attribute| matches!(attribute, LinkAttribute::Controller(index) if *index == bridge))
+        };
+        match links
+            .iter()
+            .filter(is_port)
+            .all(|port| kind(port) == Some(&InfoKind::Veth))
+        {
+            true => Ok(()),
+            false => Err(NotProven::Uplink),
+        }
     }
 
     /// By which number the kernel knows `namespace` here (`RTM_GETNSID`); -1 if by none. Interface numbers alone prove

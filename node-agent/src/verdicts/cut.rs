@@ -2,10 +2,12 @@
 
 use crate::{broker::PassedConnection, context::Context, inbound, observe::Outcome};
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tramline_common::PodId;
 use tramline_core::{
     authz,
     mesh::Mesh,
@@ -45,14 +47,38 @@ pub(super) fn forbidden(context: &Context, mesh: &Mesh) {
         let Some(why) = refusal(context, mesh, &connection) else {
             continue;
         };
-        context.verdicts.cut.note(connection.socket, why);
-        if let Err(error) = context.broker.cut(&connection) {
-            context.verdicts.cut.take(connection.socket);
-            tracing::error!(
-                %error, client = %connection.client, server = %connection.server,
-                "cannot end a connection that policy forbids"
-            );
-        }
+        end(context, &connection, why);
+    }
+}
+
+fn end(context: &Context, connection: &PassedConnection, why: Outcome) {
+    context.verdicts.cut.note(connection.socket, why);
+    if let Err(error) = context.broker.cut(connection) {
+        context.verdicts.cut.take(connection.socket);
+        tracing::error!(
+            %error, client = %connection.client, server = %connection.server,
+            "cannot end a connection that must not go on"
+        );
+    }
+}
+
+/// Ends the live connections of a pod that go by ways which are not known to stay on this node any more: they are in
+/// plaintext.
+pub(super) fn strayed(context: &Context, source: PodId, lost: &BTreeSet<(PodId, IpAddr)>) {
+    if lost.is_empty() {
+        return;
+    }
+    let strays = context.broker.passed().into_iter().filter(|connection| {
+        let way = connection.destination.map(|to| (to, connection.server.ip()));
+        connection.source == source && way.is_some_and(|way| lost.contains(&way))
+    });
+    for connection in strays {
+        let why = "its way is not known to stay on this node any more";
+        end(
+            context,
+            &connection,
+            Outcome::new(Reason::Cancelled).with_detail(why),
+        );
     }
 }
 

@@ -286,3 +286,35 @@ fn changes_under_load() -> Result<()> {
     );
     Ok(())
 }
+
+/// The way between two pods changes: nothing goes from socket to socket by a way that is not known to stay on the node.
+#[test]
+fn a_way_that_is_lost() -> Result<()> {
+    if !tramline_e2e::ready() {
+        return Ok(());
+    }
+    let stage = Stage::new("kernel_way")?;
+    let to = stage.server.at4(5000);
+    stage.wait_passed(to, "passed_direct")?;
+    let mut held = stage.hold(to)?;
+    stage.mesh.net.move_to_second_bridge(&stage.server)?;
+    wait::until("the connection by the old way to end", SOON, || {
+        Ok((!held.is_alive()?).then_some(()))
+    })?;
+    stage.mesh.agent(1)?.wait_access(SOON, |line| {
+        line["carried_by"] == "kernel"
+            && line["detail"]
+                .to_string()
+                .contains("not known to stay on this node")
+    })?;
+    let passed = stage.event("passed_direct")?;
+    for _ in 0..5 {
+        let report = stage.call(to, 1_000)?;
+        ensure!(report["received_bytes"] == 1_000, "by the agent: {report}");
+    }
+    ensure!(
+        stage.event("passed_direct")? <= passed,
+        "by a way that nobody proved"
+    );
+    Ok(())
+}

@@ -47,6 +47,11 @@ fn upgrade_under_load() -> Result<()> {
         mesh.net.serve(&far, "server --port 5000")?,
         mesh.net.serve(&near, "server --port 5000")?,
     ];
+    // Those that will carry the load drain for as long as the others, not for the default minute.
+    for agent in &mut mesh.agents {
+        let first = agent.succeed(&mesh.net, DRAIN)?;
+        first.signal(Signal::SIGTERM)?;
+    }
     let capture = mesh.net.capture()?;
     let (mut idle, mut streaming, mut probes, mut hostile) = (vec![], vec![], vec![], vec![]);
     for to in [far.at4(5000), near.at4(5000)] {

@@ -232,6 +232,26 @@ impl Net {
         })
     }
 
+    /// Moves a pod to a second bridge of its node, joined to the first: reached as before, but by another way.
+    ///
+    /// # Errors
+    /// The machine refuses something.
+    pub fn move_to_second_bridge(&self, pod: &Pod) -> Result<()> {
+        let node = self.nodes.iter().find(|node| node.name == pod.node);
+        let node = node.context("no such node")?;
+        node.netns.ip(&format!(
+            "link add br1 type bridge\n\
+             link set br1 up\n\
+             link add join0 type veth peer name join1\n\
+             link set join0 master br0\n\
+             link set join1 master br1\n\
+             link set join0 up\n\
+             link set join1 up\n\
+             link set {} master br1\n",
+            pod.veth
+        ))
+    }
+
     /// Removes a pod: its processes killed, its namespace and cgroup gone.
     ///
     /// # Errors

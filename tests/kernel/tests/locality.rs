@@ -127,8 +127,32 @@ async fn bridged() {
         filtering("0").expect("ip");
     }
 
-    // Two bridges, whatever joins them.
+    // A port that leads off the node.
+    // Not every kernel has each of them.
+    let uplinks = [
+        "type dummy",
+        "type vxlan id 7 dstport 4789 local 127.0.0.1 remote 127.0.0.2",
+    ];
+    let uplink = uplinks.into_iter().find(|kind| {
+        let add = format!("link add wire {kind}");
+        Command::new("ip")
+            .args(add.split(' '))
+            .status()
+            .expect("ip")
+            .success()
+    });
+    if uplink.is_some() {
+        ip("link set wire master br0");
+        let flooded = proof(&pod, &other_at(&other), OTHER_V4).await;
+        assert_eq!(flooded, Err(NotProven::Uplink));
+        ip("link del wire");
+        assert_eq!(proof(&pod, &other_at(&other), OTHER_V4).await, Ok(()));
+    }
+
+    // Two bridges, whatever joins them, though the node would route from the one to the other.
     bridge("br1", OTHERS);
+    ip("addr add 10.99.0.9/24 dev br1");
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("sysctl");
     let two = proof(&pod, &other_at(&other), OTHER_V4).await;
     assert_eq!(two, Err(NotProven::RoutedAway));
 }
