@@ -82,6 +82,12 @@ counters! {
     PassedFull = "passed_full",
     /// The ring buffer was full; a moment of a connection that the kernel let pass was lost.
     PassageLost = "passage_lost",
+    /// A connect to a Service was led to an endpoint of this node, or out of the mesh.
+    ServiceLed = "service_led",
+    /// An endpoint was chosen for a connect to a Service, and the agent has to connect to it.
+    ServiceHandedOver = "service_handed_over",
+    /// The same, because nothing listens at an endpoint of this node.
+    ServiceNotListening = "service_not_listening",
 }
 
 /// Rows of the `COUNTERS` map.

@@ -9,6 +9,7 @@ pub mod address;
 pub mod counter;
 pub mod event;
 pub mod map;
+pub mod service;
 pub mod steer;
 pub mod verdict;
 
@@ -26,8 +27,11 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// The mark that routes a captured SYN to the pod's own loopback.
 ///
 /// A mark is a request, never a credential: a process with `CAP_NET_RAW` can set it too, and then only sends
-/// its own traffic to the agent.
-pub const CAPTURE_MARK: u32 = 0x7472_616d;
+/// its own traffic to the agent. Its bits outside [`CAPTURE_MASK`] carry [`service::picked`].
+pub const CAPTURE_MARK: u32 = 0x7472_6000;
+
+/// The bits of a mark that make it [`CAPTURE_MARK`].
+pub const CAPTURE_MASK: u32 = 0xffff_f000;
 
 /// The routing table (per pod namespace) that the mark selects.
 pub const CAPTURE_TABLE: u32 = 0x7472;

@@ -51,8 +51,15 @@ pub mod name {
     /// Ring buffer of [`crate::verdict::Passage`].
     pub const PASSAGES: &str = "PASSAGES";
 
+    /// [`crate::verdict::VerdictKey`] → [`crate::service::ServiceRow`].
+    pub const SERVICES: &str = "SERVICES";
+    /// [`crate::service::EndpointKey`] → [`crate::service::Endpoint`].
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Array of [`crate::service::Load`], shared with the agent's memory.
+    pub const LOADS: &str = "LOADS";
+
     /// Every map that is pinned, so that entries outlive the agent.
-    pub const PINNED: [&str; 18] = [
+    pub const PINNED: [&str; 21] = [
         PODS,
         POD_ADDRESSES,
         LOCAL_PODS,
@@ -71,6 +78,9 @@ pub mod name {
         OUTSIDE,
         PICKED,
         PASSAGES,
+        SERVICES,
+        ENDPOINTS,
+        LOADS,
     ];
 }
 

@@ -52,8 +52,8 @@ pub struct Verdict {
     pub destination_version: u64,
     /// One of [`kind`].
     pub kind: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Row of [`crate::service::Load`] in which connections to it count; zero where none does.
+    pub load: u32,
 }
 
 /// Storage on a socket that was let pass: by what, and what is known of it since.
@@ -62,10 +62,45 @@ pub struct Verdict {
 pub struct Picked {
     /// The verdict.
     pub verdict: Verdict,
+    /// The Service that the application dialled, if it was one.
+    pub service: ServiceAt,
     /// `bpf_ktime_get_ns` at its SYN.
     pub began_ns: u64,
     /// Bytes that had come when its FIN was acknowledged.
     pub received: u64,
+}
+
+/// The Service that an application dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ServiceAt {
+    /// Its address; all zeros where no Service was dialled.
+    pub address: Address,
+    /// Host byte order; zero where no Service was dialled.
+    pub port: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
+}
+
+impl ServiceAt {
+    /// No Service was dialled.
+    pub const NONE: Self = Self::new(Address { octets: [0; 16] }, 0);
+
+    /// The Service at an address and port.
+    #[inline(always)]
+    pub const fn new(address: Address, port: u16) -> Self {
+        Self {
+            address,
+            port,
+            reserved: [0; 3],
+        }
+    }
+
+    /// Whether one was dialled: nobody can dial port zero of a Service.
+    #[inline(always)]
+    pub const fn is_some(&self) -> bool {
+        self.port != 0
+    }
 }
 
 /// What was decided. A destination without a verdict is the agent's.
@@ -92,6 +127,8 @@ pub struct Passed {
     pub source_version: u64,
     /// Version of the pod that was dialled; zero where it is none of this node.
     pub destination_version: u64,
+    /// The Service that the application dialled, if it was one.
+    pub service: ServiceAt,
 }
 
 /// One moment of a connection that the kernel let pass or refused.
@@ -114,8 +151,10 @@ pub struct Passage {
     pub received: u64,
     /// The socket's own address.
     pub local: Address,
-    /// What was dialled.
+    /// The other end's address.
     pub remote: Address,
+    /// The Service that the application dialled, if it was one.
+    pub service: ServiceAt,
     /// One of [`moment`].
     pub moment: u32,
     /// One of [`kind`].
@@ -167,13 +206,14 @@ impl Passage {
             received: u64_at(48)?,
             local: address_at(56)?,
             remote: address_at(72)?,
-            moment: u32_at(88)?,
-            kind: u32_at(92)?,
-            srtt_us: u32_at(96)?,
-            retransmits: u32_at(100)?,
-            local_port: u16_at(104)?,
-            remote_port: u16_at(106)?,
-            state: u32_at(108)?,
+            service: ServiceAt::new(address_at(88)?, u16_at(104)?),
+            moment: u32_at(112)?,
+            kind: u32_at(116)?,
+            srtt_us: u32_at(120)?,
+            retransmits: u32_at(124)?,
+            local_port: u16_at(128)?,
+            remote_port: u16_at(130)?,
+            state: u32_at(132)?,
         })
     }
 }
@@ -194,16 +234,17 @@ mod pod {
 
 #[cfg(test)]
 mod tests {
-    use super::{Passage, Passed, Picked, Verdict, VerdictKey, kind, moment};
+    use super::{Passage, Passed, Picked, ServiceAt, Verdict, VerdictKey, kind, moment};
     use crate::Address;
 
     #[test]
     fn no_struct_has_padding() {
         assert_eq!(size_of::<VerdictKey>(), 8 + 16 + 2 + 6);
         assert_eq!(size_of::<Verdict>(), 3 * 8 + 2 * 4);
-        assert_eq!(size_of::<Passed>(), 4 * 8);
-        assert_eq!(size_of::<Picked>(), 32 + 2 * 8);
-        assert_eq!(size_of::<Passage>(), 7 * 8 + 2 * 16 + 4 * 4 + 2 * 2 + 4);
+        assert_eq!(size_of::<ServiceAt>(), 16 + 2 + 6);
+        assert_eq!(size_of::<Passed>(), 4 * 8 + 24);
+        assert_eq!(size_of::<Picked>(), 32 + 24 + 2 * 8);
+        assert_eq!(size_of::<Passage>(), 7 * 8 + 2 * 16 + 24 + 4 * 4 + 2 * 2 + 4);
     }
 
     #[test]
@@ -218,6 +259,7 @@ mod tests {
             received: 6,
             local: Address::v4([10, 0, 0, 9]),
             remote: Address { octets: [3; 16] },
+            service: ServiceAt::new(Address::v4([10, 96, 0, 1]), 81),
             moment: moment::ENDED,
             kind: kind::DIRECT,
             srtt_us: 7,
@@ -232,6 +274,8 @@ mod tests {
         }
         bytes.extend(passage.local.octets);
         bytes.extend(passage.remote.octets);
+        bytes.extend(passage.service.address.octets);
+        bytes.extend(81_u64.to_le_bytes());
         for number in [moment::ENDED, kind::DIRECT, 7, 8] {
             bytes.extend(number.to_ne_bytes());
         }

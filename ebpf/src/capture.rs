@@ -1,5 +1,5 @@
 //! Outbound: a connect of an enrolled pod gets the mark that routes its SYN to the pod's own loopback, where
-//! `steer` hands it to the agent. No address is rewritten, nothing is stored.
+//! `steer` hands it to the agent. No address is rewritten (but for a Service that the kernel resolves by itself), nothing is stored.
 
 use crate::{
     ctx,
@@ -8,14 +8,18 @@ use crate::{
     verdict::{self, Answer},
 };
 use aya_ebpf::programs::SockAddrContext;
-use tramline_common::{CAPTURE_MARK, PodId, counter::Counter, map::direction};
+use tramline_common::{CAPTURE_MARK, CAPTURE_MASK, PodId, counter::Counter, map::direction, service};
 
 const GO_ON: i32 = 1;
 const REFUSE: i32 = 0;
 
-/// Decides about one connect.
+/// Decides about one connect; `redirect` sends it to another address of the same family.
 #[inline(always)]
-pub(crate) fn connect(ctx: &SockAddrContext, to: Destination) -> i32 {
+pub(crate) fn connect(
+    ctx: &SockAddrContext,
+    to: Destination,
+    redirect: impl Fn(&SockAddrContext, &Destination) -> bool,
+) -> i32 {
     if !ctx::is_tcp(ctx) {
         return GO_ON;
     }
@@ -32,17 +36,18 @@ pub(crate) fn connect(ctx: &SockAddrContext, to: Destination) -> i32 {
         maps::unpick(ctx::connecting_socket(ctx));
         maps::count(Counter::Excluded);
         // The same socket may have been captured by an earlier connect that failed.
-        return if ctx::mark(ctx) == CAPTURE_MARK && !ctx::set_mark(ctx, 0) {
+        return if ctx::mark(ctx) & CAPTURE_MASK == CAPTURE_MARK && !ctx::set_mark(ctx, 0) {
             REFUSE
         } else {
             GO_ON
         };
     }
-    match verdict::ask(ctx, pod, &to) {
+    let mark = match verdict::ask(ctx, pod, &to, redirect) {
         Answer::Pass => return GO_ON,
         Answer::Refuse => return REFUSE,
-        Answer::Agent => {}
-    }
+        Answer::Agent(Some(endpoint)) => service::picking(endpoint),
+        Answer::Agent(None) => CAPTURE_MARK,
+    };
     // A socket bound to a device would not find the route to loopback and leave in plaintext.
     if ctx::bound_device(ctx) != 0 {
         if !ctx::unbind_device(ctx) {
@@ -51,7 +56,7 @@ pub(crate) fn connect(ctx: &SockAddrContext, to: Destination) -> i32 {
         }
         maps::count(Counter::DeviceUnbound);
     }
-    if !ctx::set_mark(ctx, CAPTURE_MARK) {
+    if !ctx::set_mark(ctx, mark) {
         report::capture_failed(pod, &to);
         return REFUSE;
     }

@@ -5,7 +5,7 @@ use aya_ebpf::{
     bindings::{SO_BINDTODEVICE, SO_MARK, SOL_SOCKET, bpf_sock},
     helpers::{
         bpf_get_netns_cookie, bpf_setsockopt,
-        generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval},
+        generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval},
     },
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
@@ -39,6 +39,13 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// 32 random bits, of no cryptographic worth.
+#[inline(always)]
+pub(crate) fn random() -> u32 {
+    // SAFETY: the helper takes nothing and cannot fail.
+    unsafe { bpf_get_prandom_u32() }
+}
+
 /// Where a connect goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Destination {
@@ -68,6 +75,77 @@ pub(crate) fn destination_v6(ctx: &SockAddrContext) -> Destination {
     Destination {
         address: Address::from_be32x4(ip),
         port: u16::from_be(port as u16),
+    }
+}
+
+/// Writes another IPv4 destination (or, in `getpeername`, another name); false for one of the other family.
+#[inline(always)]
+pub(crate) fn rewrite_v4(ctx: &SockAddrContext, to: &Destination) -> bool {
+    if !to.address.is_v4() {
+        return false;
+    }
+    let a = ctx.sock_addr;
+    let o = &to.address.octets;
+    // SAFETY: the kernel gives a valid context; both fields are writable in IPv4's hooks, as whole words (volatile, so that
+    // they stay whole).
+    unsafe {
+        core::ptr::write_volatile(
+            &raw mut (*a).user_ip4,
+            u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
+        );
+        core::ptr::write_volatile(&raw mut (*a).user_port, u32::from(to.port.to_be()));
+    }
+    true
+}
+
+/// The same for IPv6's hooks, where an IPv4 address is written as a mapped one.
+#[inline(always)]
+pub(crate) fn rewrite_v6(ctx: &SockAddrContext, to: &Destination) -> bool {
+    let a = ctx.sock_addr;
+    let o = &to.address.octets;
+    // SAFETY: the kernel gives a valid context; the words and the port are writable in IPv6's hooks, one by one (volatile,
+    // so that neighbours are not joined).
+    unsafe {
+        let word = |i: usize, at: usize| {
+            let value = u32::from_ne_bytes([o[at], o[at + 1], o[at + 2], o[at + 3]]);
+            core::ptr::write_volatile((&raw mut (*a).user_ip6).cast::<u32>().add(i), value);
+        };
+        word(0, 0);
+        word(1, 4);
+        word(2, 8);
+        word(3, 12);
+        core::ptr::write_volatile(&raw mut (*a).user_port, u32::from(to.port.to_be()));
+    }
+    true
+}
+
+/// Whether the socket is an MPTCP one.
+#[inline(always)]
+pub(crate) fn is_mptcp(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the kernel gives a valid context; the field is readable in all of its hooks.
+    unsafe { (*ctx.sock_addr).protocol == tramline_common::IPPROTO_MPTCP }
+}
+
+/// The socket's own address and port.
+#[inline(always)]
+pub(crate) fn own_end(ctx: &SockAddrContext) -> Destination {
+    let sk = connecting_socket(ctx);
+    // SAFETY: `sk` is a valid socket in these hooks, its family, source addresses and port are readable word by word
+    // (volatile, so that the loads are not joined). All are read whatever the family: of two branches the compiler makes
+    // one load at a computed place, which the verifier refuses.
+    unsafe {
+        let v4 = core::ptr::read_volatile(&raw const (*sk).src_ip4);
+        let word = |i: usize| core::ptr::read_volatile((&raw const (*sk).src_ip6).cast::<u32>().add(i));
+        let v6 = [word(0), word(1), word(2), word(3)];
+        let address = if (*sk).family == AF_INET {
+            Address::from_be32(v4)
+        } else {
+            Address::from_be32x4(v6)
+        };
+        Destination {
+            address,
+            port: (*sk).src_port as u16,
+        }
     }
 }
 

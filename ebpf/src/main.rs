@@ -16,9 +16,11 @@ mod ctx;
 mod inbound;
 mod maps;
 mod passage;
+mod peer_name;
 mod probe;
 mod registry;
 mod report;
+mod service;
 mod verdict;
 
 use aya_ebpf::{
@@ -30,13 +32,26 @@ use aya_ebpf::{
 /// Answers 1 (go on) or 0 (`EPERM`). Without it nothing is captured and the agent reports itself not ready.
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
-    capture::connect(&ctx, ctx::destination_v4(&ctx))
+    capture::connect(&ctx, ctx::destination_v4(&ctx), ctx::rewrite_v4)
 }
 
 /// The same for IPv6 sockets, IPv4-mapped destinations included.
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
-    capture::connect(&ctx, ctx::destination_v6(&ctx))
+    capture::connect(&ctx, ctx::destination_v6(&ctx), ctx::rewrite_v6)
+}
+
+/// Runs at `getpeername(2)` of an IPv4 socket (kernel ≥ 5.8); answers 1. Without it an application that dialled a Service sees
+/// the endpoint that the kernel led it to.
+#[cgroup_sock_addr(getpeername4)]
+fn peer_name4(ctx: SockAddrContext) -> i32 {
+    peer_name::answer(&ctx, ctx::destination_v4(&ctx), ctx::rewrite_v4)
+}
+
+/// The same for IPv6 sockets, IPv4-mapped peers included.
+#[cgroup_sock_addr(getpeername6)]
+fn peer_name6(ctx: SockAddrContext) -> i32 {
+    peer_name::answer(&ctx, ctx::destination_v6(&ctx), ctx::rewrite_v6)
 }
 
 /// Runs at `connect(2)` of the kubelet, if its cgroup is known; answers 1. Without it the kubelet's checks meet the pods'

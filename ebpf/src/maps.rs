@@ -2,9 +2,10 @@
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_LOOKUP_F_NO_REUSEPORT, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock,
+        BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_LOOKUP_F_NO_REUSEPORT,
+        BPF_SK_STORAGE_GET_F_CREATE, bpf_sock,
     },
-    btf_maps::{HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockHash, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockHash, lpm_trie::Key},
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
     programs::SkLookupContext,
@@ -17,8 +18,10 @@ use tramline_common::{
         EVENT_RING_BYTES, Flow, FlowKey, ListenerKey, MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY, Owned, Pod,
         PodAddress, PodPort, RangeData,
     },
+    service::{Endpoint, EndpointKey, Load, MAX_ENDPOINTS, MAX_LOADS, MAX_SERVICES, ServiceRow},
     verdict::{
-        MAX_PASSED, MAX_VERDICTS, PASSAGE_RING_BYTES, Passage, Passed, Picked, Verdict, VerdictKey, kind,
+        MAX_PASSED, MAX_VERDICTS, PASSAGE_RING_BYTES, Passage, Passed, Picked, ServiceAt, Verdict,
+        VerdictKey, kind,
     },
 };
 
@@ -78,6 +81,16 @@ static PICKED: SkStorage<Picked> = SkStorage::new();
 /// Written by `connect` and `sockops`; read by the agent.
 #[btf_map]
 static PASSAGES: RingBuf<Passage, PASSAGE_RING_BYTES> = RingBuf::new();
+
+/// Written by the agent from the policy core; read by `connect`.
+#[btf_map]
+static SERVICES: HashMap<VerdictKey, ServiceRow, MAX_SERVICES, LAZY> = HashMap::new();
+/// Written by the agent from the policy core; read by `connect`.
+#[btf_map]
+static ENDPOINTS: HashMap<EndpointKey, Endpoint, MAX_ENDPOINTS, LAZY> = HashMap::new();
+/// Written by the agent and by `sockops`, each in fields of its own; read by both and by `connect`.
+#[btf_map]
+static LOADS: Array<Load, MAX_LOADS, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Whether the namespace is an enrolled pod's.
 #[inline(always)]
@@ -301,9 +314,10 @@ pub(crate) fn verdict(key: &VerdictKey) -> Option<Verdict> {
 
 /// Writes on a socket by which verdict it passes; false without memory for it.
 #[inline(always)]
-pub(crate) fn pick(socket: *mut bpf_sock, verdict: Verdict, now_ns: u64) -> bool {
+pub(crate) fn pick(socket: *mut bpf_sock, verdict: Verdict, service: ServiceAt, now_ns: u64) -> bool {
     let mut picked = Picked {
         verdict,
+        service,
         began_ns: now_ns,
         received: 0,
     };
@@ -326,6 +340,7 @@ pub(crate) fn pick(socket: *mut bpf_sock, verdict: Verdict, now_ns: u64) -> bool
 pub(crate) fn unpick(socket: *mut bpf_sock) {
     if let Some(value) = picked_mut(socket) {
         value.verdict.kind = kind::NONE;
+        value.service = ServiceAt::NONE;
     }
 }
 
@@ -360,6 +375,61 @@ fn picked_mut<'a>(socket: *mut bpf_sock) -> Option<&'a mut Picked> {
 pub(crate) fn direct(key: &FlowKey) -> Option<Passed> {
     // SAFETY: a live map value; entries are replaced as a whole.
     DIRECT.get_ptr(*key).map(|passed| unsafe { *passed })
+}
+
+/// What is known of a connection out of the mesh.
+#[inline(always)]
+pub(crate) fn outside(key: &FlowKey) -> Option<Passed> {
+    // SAFETY: a live map value; entries are replaced as a whole.
+    OUTSIDE.get_ptr(*key).map(|passed| unsafe { *passed })
+}
+
+/// The row of a Service for a pod that dials it.
+#[inline(always)]
+pub(crate) fn service(key: &VerdictKey) -> Option<ServiceRow> {
+    // SAFETY: a live map value; the agent replaces entries as a whole, never in place.
+    SERVICES.get_ptr(*key).map(|row| unsafe { *row })
+}
+
+/// An endpoint of a row.
+#[inline(always)]
+pub(crate) fn endpoint(key: &EndpointKey) -> Option<Endpoint> {
+    // SAFETY: a live map value, written once, before its row is.
+    ENDPOINTS.get_ptr(*key).map(|endpoint| unsafe { *endpoint })
+}
+
+/// Live connections to an endpoint, the kernel's and the agent's.
+#[inline(always)]
+pub(crate) fn load(row: u32) -> u64 {
+    let Some(load) = LOADS.get_ptr(row) else {
+        return 0;
+    };
+    // SAFETY: a live map value; eight-byte aligned loads are whole while others write them.
+    let (kernel, agent) = unsafe { ((*load).kernel, (*load).agent) };
+    Load::connections(kernel, agent)
+}
+
+/// One connection more to an endpoint; row zero is nobody's.
+#[inline(always)]
+pub(crate) fn load_begins(row: u32) {
+    add_load(row, 1);
+}
+
+/// One less.
+#[inline(always)]
+pub(crate) fn load_ends(row: u32) {
+    add_load(row, u64::MAX);
+}
+
+#[inline(always)]
+fn add_load(row: u32, value: u64) {
+    if row != 0
+        && let Some(load) = LOADS.get_ptr_mut(row)
+    {
+        // SAFETY: a live, aligned map value; all writers in the kernel add atomically, the agent never writes this field of
+        // a row that connections count in.
+        unsafe { atomic_add(&raw mut (*load).kernel, value) };
+    }
 }
 
 /// Notes a connection that was let pass; false if its table is full.

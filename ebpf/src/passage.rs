@@ -32,13 +32,17 @@ pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Picked) {
         source,
         source_version: picked.verdict.source_version,
         destination_version: picked.verdict.destination_version,
+        service: picked.service,
     };
     if !current {
         maps::count(Counter::VerdictStale);
     }
     // Also a stale one is noted: its versions tell `steer`, which hands it to the agent.
-    let noted = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_ok()
-        && maps::note_passed(picked.verdict.kind, &flow_key(ctx, source, picked), &passed);
+    let followed = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_ok();
+    if followed {
+        maps::load_begins(picked.verdict.load);
+    }
+    let noted = followed && maps::note_passed(picked.verdict.kind, &flow_key(ctx, source, picked), &passed);
     if !noted {
         maps::count(Counter::PassedFull);
     }
@@ -66,6 +70,7 @@ pub(crate) fn closed(ctx: &SockOpsContext, picked: &Picked, state: u32) {
         &flow_key(ctx, source, picked),
         ctx::socket_cookie(ctx),
     );
+    maps::load_ends(picked.verdict.load);
     tell(ctx, picked, moment::ENDED, state);
 }
 
@@ -121,6 +126,7 @@ fn tell(ctx: &SockOpsContext, picked: &Picked, moment: u32, state: u32) {
         received: received.saturating_sub(fin_received),
         local,
         remote,
+        service: picked.service,
         moment,
         kind: picked.verdict.kind,
         srtt_us,

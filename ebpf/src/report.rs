@@ -6,7 +6,7 @@ use tramline_common::{
     counter::Counter,
     event::{Event, kind},
     map::FlowKey,
-    verdict::{Passage, Verdict, moment},
+    verdict::{Passage, ServiceAt, Verdict, moment},
 };
 
 /// A SYN was refused.
@@ -54,7 +54,7 @@ pub(crate) fn registry_full(key: &FlowKey) {
 
 /// A connect was refused by a verdict.
 #[inline(always)]
-pub(crate) fn refused(pod: PodId, to: &Destination, verdict: &Verdict) {
+pub(crate) fn refused(pod: PodId, to: &Destination, verdict: &Verdict, dialled: ServiceAt) {
     maps::tell_passage(Passage {
         socket: 0,
         source: pod,
@@ -65,6 +65,7 @@ pub(crate) fn refused(pod: PodId, to: &Destination, verdict: &Verdict) {
         received: 0,
         local: Address { octets: [0; 16] },
         remote: to.address,
+        service: dialled,
         moment: moment::REFUSED,
         kind: verdict.kind,
         srtt_us: 0,

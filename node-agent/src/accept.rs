@@ -21,6 +21,11 @@ pub(crate) fn addresses(socket: &TcpStream) -> io::Result<(OriginalDst, ClientAd
     ))
 }
 
+/// Which endpoint the kernel chose, where a Service was dialled that it resolves: the accepted socket has the SYN's mark.
+pub(crate) fn picked(socket: &TcpStream) -> Option<u32> {
+    tramline_common::service::picked(socket2::SockRef::from(socket).mark().ok()?)
+}
+
 /// Ends a connection so that the peer sees an error (RST), not an end of file.
 pub(crate) fn abort(socket: TcpStream) {
     // Without lingering the close below would be a FIN; if that cannot be set, a FIN it is.

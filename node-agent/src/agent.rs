@@ -122,12 +122,12 @@ async fn serve(
     let tunnel = TunnelSettings::default();
     let context = Arc::new(Context {
         node: config.node.as_str().into(),
+        balancer: Balancer::new(Some(broker.endpoint_loads())),
         broker,
         duty: Duty::default(),
         mesh: ArcSwap::from_pointee(Mesh::empty(&settings)),
         generations: watch::Sender::new(0),
         certificates,
-        balancer: Balancer::default(),
         pool: Pool::new(tunnel.clone(), tunnel_stats.clone()),
         tunnel,
         tunnel_stats,
@@ -231,6 +231,7 @@ async fn take_turns(
         front.close().await;
         predecessor.outlive().await;
         pods::forget_rows(context);
+        context.balancer.attach();
         context.duty.resume();
         configuration::reconcile(context, context.mesh.load_full(), data.handle()).await;
         front.open(config, true).await?;

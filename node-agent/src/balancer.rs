@@ -3,10 +3,13 @@
 //! the locks.
 
 mod loads;
+mod shared;
 
 pub(crate) use self::loads::Live;
 use self::loads::Loads;
+use crate::broker::EndpointLoads;
 use std::{
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -31,11 +34,12 @@ pub(crate) struct Balancer {
     denied: AtomicU64,
 }
 
-impl Default for Balancer {
-    fn default() -> Self {
+impl Balancer {
+    /// Counts together with the kernel where `rows` are given.
+    pub(crate) fn new(rows: Option<Arc<EndpointLoads>>) -> Self {
         Self {
             start: Instant::now(),
-            loads: Arc::default(),
+            loads: Arc::new(Loads::new(rows)),
             pins: Mutex::default(),
             avoided: Mutex::default(),
             budgets: Mutex::default(),
@@ -43,9 +47,7 @@ impl Default for Balancer {
             denied: AtomicU64::new(0),
         }
     }
-}
 
-impl Balancer {
     /// The time by which the core's tables count.
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
@@ -54,6 +56,32 @@ impl Balancer {
     /// Counts a connection towards an endpoint until the answer is dropped.
     pub(crate) fn count(&self, endpoint: SocketAddr) -> Live {
         Loads::count(&self.loads, endpoint)
+    }
+
+    /// The row in which the kernel counts connections to an endpoint; `None` where there is no room. `in_use` names the rows
+    /// that must stay.
+    pub(crate) fn row(&self, endpoint: SocketAddr, in_use: impl FnOnce() -> HashSet<u32>) -> Option<u32> {
+        self.loads.row(endpoint, in_use)
+    }
+
+    /// Leaves counting together with the kernel to another agent.
+    pub(crate) fn detach(&self) {
+        self.loads.detach();
+    }
+
+    /// Counts together with the kernel again.
+    pub(crate) fn attach(&self) {
+        self.loads.attach();
+    }
+
+    /// Whether `source` just failed to reach one of the endpoints.
+    pub(crate) fn avoids_any(
+        &self,
+        source: &WorkloadUid,
+        mut endpoints: impl Iterator<Item = SocketAddr>,
+    ) -> bool {
+        let (avoided, now) = (lock(&self.avoided), self.now());
+        !avoided.is_empty(now) && endpoints.any(|endpoint| avoided.contains(source, endpoint, now))
     }
 
     /// What the core asks when `source` opens a connection.

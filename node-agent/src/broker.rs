@@ -9,14 +9,16 @@ mod locality;
 mod network;
 mod open_sockets;
 mod probe;
+mod services;
 mod sockets;
 mod verdicts;
 
-pub use crate::kernel::{KernelError, maps::Fill};
+pub use crate::kernel::{KernelError, loads::EndpointLoads, maps::Fill};
 pub use enroll::{Enrolled, Listeners, PodRows};
 pub use locality::NotProven;
 pub use open_sockets::{OpenSocket, OpenSockets};
 pub use probe::checks;
+pub use services::ServiceEndpoint;
 pub use verdicts::{KernelVerdict, PassedConnection, Versions};
 
 use crate::{

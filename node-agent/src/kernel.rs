@@ -3,9 +3,11 @@
 pub(crate) mod diagnostics;
 pub(crate) mod events;
 pub(crate) mod load;
+pub(crate) mod loads;
 pub(crate) mod maps;
 pub(crate) mod object;
 pub(crate) mod pins;
+pub(crate) mod services;
 pub(crate) mod verdicts;
 
 use std::{io, path::PathBuf};
@@ -52,6 +54,15 @@ pub enum KernelError {
         /// The kernel's answer.
         #[source]
         source: aya::maps::MapError,
+    },
+    /// A map could not be mapped into this process.
+    #[error("cannot map {map} into memory: {source}")]
+    Shared {
+        /// Name of the map.
+        map: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
     },
     /// Another agent of this name runs.
     #[error("another agent runs as instance {0:?}; stop it, or give this one its own --instance")]

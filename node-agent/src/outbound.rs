@@ -50,6 +50,7 @@ pub(crate) async fn serve(context: Arc<Context>, pod: Arc<LocalPod>, socket: Tcp
         accept::abort(socket);
         return record.finish(Reason::UnknownWorkload);
     };
+    let picked = accept::picked(&socket).and_then(|index| context.verdicts.picked(pod.id, original.0, index));
     let dialled = Dialled {
         context: &context,
         mesh: &mesh,
@@ -57,6 +58,7 @@ pub(crate) async fn serve(context: Arc<Context>, pod: Arc<LocalPod>, socket: Tcp
         source: &source,
         original,
         client,
+        picked,
         trace,
     };
     let opened = tokio::select! {

@@ -9,4 +9,5 @@
 pub(crate) mod bpf;
 pub(crate) mod netns;
 pub(crate) mod readiness;
+pub(crate) mod shared_words;
 pub(crate) mod socket;

@@ -8,6 +8,8 @@
 
 mod cut;
 mod left;
+mod left_services;
+mod services;
 
 pub(crate) use cut::Cut;
 
@@ -69,13 +71,22 @@ impl Verdicts {
         source: &Workload,
         dialled: SocketAddr,
     ) {
-        if kernel_verdict(mesh, source, dialled).is_none() || !context.verdicts.left().begin(pod.id, dialled)
-        {
+        let is_service = mesh.service_by_vip(dialled.ip()).is_some();
+        let begun = if is_service {
+            context.verdicts.left().begin_service(pod.id, dialled)
+        } else {
+            kernel_verdict(mesh, source, dialled).is_some() && context.verdicts.left().begin(pod.id, dialled)
+        };
+        if !begun {
             return;
         }
         let (context, owner) = (context.clone(), pod.clone());
         pod.spawn(async move {
-            leave(&context, &owner, dialled).await;
+            if is_service {
+                services::leave(&context, &owner, dialled).await;
+            } else {
+                leave(&context, &owner, dialled).await;
+            }
             context.verdicts.left().done(owner.id, dialled);
         });
     }
@@ -104,8 +115,13 @@ impl Verdicts {
                 context.verdicts.renew(context, *pod);
             }
         }
+        let swept = context.verdicts.left().sweep_services(|pod, dialled, left| {
+            let source = context.pods.by_id(pod).and_then(|pod| mesh.workload(&pod.uid));
+            source.is_some_and(|source| services::is_still(mesh, source, dialled, left))
+        });
+        let any_swept = services::take_back(context, swept.into_iter());
         cut::forbidden(context, mesh);
-        if !gone.is_empty() {
+        if any_swept || !gone.is_empty() {
             cut::once_more(context);
         }
     }
@@ -174,10 +190,15 @@ impl Verdicts {
                 tracing::error!(%error, "cannot take a pod's version away");
             }
         }
-        for (source, dialled) in forgotten {
-            // Void already; what is removed only makes room.
+        // Void already; what is removed only makes room.
+        for (source, dialled) in forgotten.verdicts {
             if let Err(error) = context.broker.remove_verdict(source, dialled) {
                 tracing::debug!(%error, "a void verdict stays");
+            }
+        }
+        for (source, dialled) in forgotten.services {
+            if let Err(error) = context.broker.remove_service(source, dialled) {
+                tracing::debug!(%error, "a void Service stays");
             }
         }
     }

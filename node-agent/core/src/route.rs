@@ -13,6 +13,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use self::choose::Nothing;
+pub(crate) use self::choose::equals;
 use crate::mesh::Mesh;
 use crate::reason::Reason;
 use crate::service::Service;
@@ -31,6 +32,8 @@ pub struct Dialled<'a> {
     pub draws: [u64; 2],
     /// Endpoints that this connection has tried in vain.
     pub tried: &'a [SocketAddr],
+    /// The endpoint that the kernel has chosen as we would have: taken where nothing speaks against it.
+    pub picked: Option<SocketAddr>,
 }
 
 /// What the agent knows of endpoints beyond the configuration.

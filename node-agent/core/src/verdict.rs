@@ -3,6 +3,10 @@
 //! Only results, and only those whose every input is in the kernel's key: the pod that dials, the address and the port. A
 //! decision that looks at the client's address is the agent's each time.
 
+mod service;
+
+pub use service::{ServiceVerdict, service_verdict};
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,7 +27,7 @@ pub enum KernelVerdict {
 }
 
 /// The verdict on what `source`, an enrolled workload of this node, dials; `None` where the agent has to look at each
-/// connection: for a Service, another node, a policy that asks for the client's address.
+/// connection: for another node, a policy that asks for the client's address. A Service has a [`service_verdict`].
 pub fn kernel_verdict(mesh: &Mesh, source: &Workload, dialled: SocketAddr) -> Option<KernelVerdict> {
     let address = SocketAddr::new(dialled.ip().to_canonical(), dialled.port());
     if mesh.service_by_vip(address.ip()).is_some() {

@@ -65,8 +65,12 @@ impl Predecessor {
     /// Waits for a successor's question and steps aside. The admin socket and the health port are to be closed next.
     pub(super) async fn step_aside(&self) {
         self.asked.notified().await;
-        let broker = &self.context.broker;
-        self.context.duty.leave(|| broker.step_aside()).await;
+        let (balancer, broker) = (&self.context.balancer, &self.context.broker);
+        let step_aside = || {
+            balancer.detach();
+            broker.step_aside();
+        };
+        self.context.duty.leave(step_aside).await;
         tracing::info!(
             connections = self.context.observer.connections().len(),
             "stepped aside for another agent; connections that are open go on here"

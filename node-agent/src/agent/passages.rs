@@ -5,6 +5,7 @@ use crate::{
     inbound,
     kernel::events::Passages,
     observe::{ConnectionInfo, KernelCarried, OpenConnection, Outcome, Path, Reporter, SecurityPolicy},
+    verdicts::Verdicts,
 };
 use nix::time::{ClockId, clock_gettime};
 use std::{
@@ -133,6 +134,11 @@ impl Records {
         let mesh = context.mesh.load();
         let server = SocketAddr::new(passage.remote.into(), passage.remote_port);
         let client = SocketAddr::new(passage.local.into(), passage.local_port);
+        let dialled = passage
+            .service
+            .is_some()
+            .then(|| SocketAddr::new(passage.service.address.into(), passage.service.port));
+        let service = dialled.and_then(|dialled| mesh.service_by_vip(dialled.ip()).cloned());
         let of = |pod| {
             let pod = context.pods.by_id(pod)?;
             mesh.workload(&pod.uid).cloned()
@@ -166,8 +172,8 @@ impl Records {
             destination: destination.clone(),
             destination_address: server,
             hbone_address: None,
-            original_destination: server,
-            service: None,
+            original_destination: dialled.unwrap_or(server),
+            service: service.clone(),
             trace: Some(trace),
             kernel: Some(KernelCarried::default()),
             dry_run: None,
@@ -213,6 +219,9 @@ impl Records {
             srtt_us: passage.srtt_us,
             retransmits: passage.retransmits,
         };
+        if !self.established && passage.service.is_some() {
+            not_reached(context, passage);
+        }
         let ended = clock.at(passage.at_ns);
         for record in self.sides.drain(..) {
             record.learn(|info| info.kernel = Some(measured));
@@ -231,6 +240,15 @@ impl Records {
 impl Drop for Records {
     fn drop(&mut self) {
         self.sides.drain(..).for_each(OpenConnection::hand_over);
+    }
+}
+
+/// An endpoint to which the kernel led a connection in vain: others are better tried first, and the agent can.
+fn not_reached(context: &Context, passage: &Passage) {
+    if let Some(pod) = context.pods.by_id(passage.source) {
+        let endpoint = SocketAddr::new(passage.remote.into(), passage.remote_port);
+        context.balancer.failed(&pod.uid, endpoint);
+        Verdicts::avoid(context, pod.id, endpoint);
     }
 }
 

@@ -9,7 +9,7 @@ use rtnetlink::{
         address::{AddressAttribute, AddressMessage},
         link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
         route::{RouteMessage, RouteScope, RouteType},
-        rule::RuleAction,
+        rule::{RuleAction, RuleAttribute},
     },
 };
 use std::{
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::mpsc, task::JoinSet};
-use tramline_common::{CAPTURE_MARK, CAPTURE_RULE_PRIORITY, CAPTURE_TABLE};
+use tramline_common::{CAPTURE_MARK, CAPTURE_MASK, CAPTURE_RULE_PRIORITY, CAPTURE_TABLE};
 
 /// `lo` is the first interface of every namespace.
 const LOOPBACK: u32 = 1;
@@ -143,7 +143,9 @@ fn marked<T>(route: RouteMessageBuilder<T>) -> RouteMessageBuilder<T> {
         .kind(RouteType::Local)
 }
 
-fn selecting<T>(rule: rtnetlink::RuleAddRequest<T>) -> rtnetlink::RuleAddRequest<T> {
+fn selecting<T>(mut rule: rtnetlink::RuleAddRequest<T>) -> rtnetlink::RuleAddRequest<T> {
+    let mask = RuleAttribute::FwMask(CAPTURE_MASK);
+    rule.message_mut().attributes.push(mask);
     rule.fw_mark(CAPTURE_MARK)
         .table_id(CAPTURE_TABLE)
         .priority(CAPTURE_RULE_PRIORITY)

@@ -28,7 +28,7 @@ pub enum KernelVerdict {
 /// The versions of pods at one moment: a verdict made with them is nothing once one of them has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
-    source: u64,
+    pub(super) source: u64,
     destination: Option<u64>,
 }
 
@@ -69,18 +69,7 @@ impl Broker {
         verdict: KernelVerdict,
         versions: Versions,
     ) -> Result<(), BrokerError> {
-        let (kind, destination) = match verdict {
-            KernelVerdict::Direct(pod) => (kind::DIRECT, pod),
-            KernelVerdict::Outside => (kind::OUTSIDE, 0),
-            KernelVerdict::Deny(pod) => (kind::DENY, pod),
-        };
-        let row = Verdict {
-            destination,
-            source_version: versions.source,
-            destination_version: versions.destination.unwrap_or(0),
-            kind,
-            reserved: 0,
-        };
+        let row = row(verdict, versions, 0);
         Ok(self.maps.verdicts.set(key(source, dialled), row)?)
     }
 
@@ -96,20 +85,31 @@ impl Broker {
 
     /// Takes back what counts no more, such as what earlier agents left.
     pub fn remove_void_verdicts(&self) -> Result<(), BrokerError> {
-        Ok(self.maps.verdicts.remove_void()?)
+        self.maps.verdicts.remove_void()?;
+        let version = |pod| self.maps.verdicts.version(pod);
+        Ok(self
+            .maps
+            .services
+            .remove_void(|key, row| version(key.source) != Some(row.source_version))?)
     }
 
     /// Makes all verdicts about a pod void.
     pub fn renew_version(&self, pod: PodId) -> Result<(), BrokerError> {
-        // Never used before, by an earlier agent neither: the clock where it is ahead, else one more than the last.
+        let next = self.next_number(self.maps.verdicts.version(pod).unwrap_or(0));
+        Ok(self.maps.verdicts.set_version(pod, next)?)
+    }
+
+    /// A number above `before` that was never used, by an earlier agent neither: the clock where it is ahead, else one more
+    /// than the last.
+    pub(super) fn next_number(&self, before: u64) -> u64 {
         let clock = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
-        let own = self.version.fetch_add(1, Ordering::Relaxed);
-        let before = self.maps.verdicts.version(pod).unwrap_or(0);
-        let next = clock.max(before.saturating_add(1)).max(own.saturating_add(1));
-        self.version.fetch_max(next, Ordering::Relaxed);
-        Ok(self.maps.verdicts.set_version(pod, next)?)
+        let after = |last: u64| clock.max(before.saturating_add(1)).max(last.saturating_add(1));
+        let last = self
+            .version
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last)));
+        after(last.unwrap_or_else(|last| last))
     }
 
     /// Takes a pod's version away: then it has no verdicts at all.
@@ -182,6 +182,22 @@ impl Broker {
     }
 }
 
-fn key(source: PodId, dialled: SocketAddr) -> VerdictKey {
+/// A verdict as the maps hold it; `load` is the row in which its connections count.
+pub(super) fn row(verdict: KernelVerdict, versions: Versions, load: u32) -> Verdict {
+    let (kind, destination) = match verdict {
+        KernelVerdict::Direct(pod) => (kind::DIRECT, pod),
+        KernelVerdict::Outside => (kind::OUTSIDE, 0),
+        KernelVerdict::Deny(pod) => (kind::DENY, pod),
+    };
+    Verdict {
+        destination,
+        source_version: versions.source,
+        destination_version: versions.destination.unwrap_or(0),
+        kind,
+        load,
+    }
+}
+
+pub(super) fn key(source: PodId, dialled: SocketAddr) -> VerdictKey {
     VerdictKey::new(source, dialled.ip().into(), dialled.port())
 }

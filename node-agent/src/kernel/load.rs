@@ -24,6 +24,8 @@ const CONNECT4: &str = "connect4";
 const CONNECT6: &str = "connect6";
 const SOCKET_EVENT: &str = "socket_event";
 const STEER: &str = "steer";
+const PEER_NAME4: &str = "peer_name4";
+const PEER_NAME6: &str = "peer_name6";
 const PROBE4: &str = "probe4";
 const PROBE6: &str = "probe6";
 
@@ -69,6 +71,9 @@ impl Programs {
             pins.remove_links(PROBE4, None)?;
             pins.remove_links(PROBE6, None)?;
         }
+        // A name that the kernel gave must be known before it gives one.
+        attach_to(ebpf, pins, cgroup, PEER_NAME4, AttachType::CgroupInet4GetPeerName)?;
+        attach_to(ebpf, pins, cgroup, PEER_NAME6, AttachType::CgroupInet6GetPeerName)?;
         attach_to(ebpf, pins, cgroup, CONNECT4, AttachType::CgroupInet4Connect)?;
         attach_to(ebpf, pins, cgroup, CONNECT6, AttachType::CgroupInet6Connect)
     }
@@ -152,7 +157,16 @@ impl Programs {
 }
 
 /// Names of the programs, in the order in which they meet a connection.
-pub(crate) const PROGRAMS: [&str; 6] = [CONNECT4, CONNECT6, STEER, SOCKET_EVENT, PROBE4, PROBE6];
+pub(crate) const PROGRAMS: [&str; 8] = [
+    CONNECT4,
+    CONNECT6,
+    STEER,
+    SOCKET_EVENT,
+    PEER_NAME4,
+    PEER_NAME6,
+    PROBE4,
+    PROBE6,
+];
 
 /// Passes one program through this kernel's verifier, with maps of its own that go again at once.
 pub(crate) fn verify(program: &'static str) -> Result<(), KernelError> {

@@ -1,6 +1,6 @@
 //! Typed handles of the maps.
 
-use super::{KernelError, verdicts::VerdictMaps};
+use super::{KernelError, loads::EndpointLoads, services::ServiceMaps, verdicts::VerdictMaps};
 use aya::{
     Ebpf, Pod as Plain,
     maps::{
@@ -9,7 +9,7 @@ use aya::{
 };
 use std::{
     os::fd::AsRawFd,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tramline_common::{
     Address, PodId,
@@ -33,6 +33,10 @@ pub(crate) struct Maps {
     events: Mutex<Option<RingBuf<MapData>>>,
     /// Those of verdicts.
     pub(crate) verdicts: VerdictMaps,
+    /// Those of Services.
+    pub(crate) services: ServiceMaps,
+    /// How busy their endpoints are.
+    pub(crate) loads: Arc<EndpointLoads>,
 }
 
 /// How full a map is.
@@ -63,6 +67,8 @@ impl Maps {
             counters: Mutex::new(one(ebpf, name::COUNTERS)?),
             events: Mutex::new(Some(one(ebpf, name::EVENTS)?)),
             verdicts: VerdictMaps::take(ebpf)?,
+            services: ServiceMaps::take(ebpf)?,
+            loads: Arc::new(EndpointLoads::take(ebpf)?),
         })
     }
 
@@ -203,13 +209,16 @@ impl Maps {
                 capacity,
             })
             .chain(self.verdicts.fill())
+            .chain(self.services.fill())
             .collect()
     }
 
     /// The names and capacities alone, without a walk.
     pub(crate) fn capacities() -> Vec<(&'static str, usize)> {
-        let verdicts = VerdictMaps::capacities();
-        Self::own_capacities().into_iter().chain(verdicts).collect()
+        let own = Self::own_capacities().into_iter();
+        own.chain(VerdictMaps::capacities())
+            .chain(ServiceMaps::capacities())
+            .collect()
     }
 
     fn own_capacities() -> [(&'static str, usize); 5] {

@@ -138,7 +138,7 @@ impl VerdictMaps {
 }
 
 /// A walk begins again where a key goes away under it: the bound ends it, and each entry is listed once.
-fn all<K: aya::Pod + Eq + Hash, V: aya::Pod>(
+pub(super) fn all<K: aya::Pod + Eq + Hash, V: aya::Pod>(
     map: &Mutex<HashMap<MapData, K, V>>,
     capacity: usize,
 ) -> Vec<(K, V)> {

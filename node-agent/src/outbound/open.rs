@@ -12,6 +12,7 @@ use crate::{
     random,
     recheck::Decided,
     tunnel::{ConnectRequest, Forwarded, PoolKey, Shown, TunnelError},
+    verdicts::Verdicts,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpStream;
@@ -40,6 +41,8 @@ pub(super) struct Dialled<'a> {
     pub(super) source: &'a Arc<Workload>,
     pub(super) original: OriginalDst,
     pub(super) client: ClientAddr,
+    /// The endpoint of a Service that the kernel chose.
+    pub(super) picked: Option<SocketAddr>,
     pub(super) trace: TraceId,
 }
 
@@ -81,6 +84,7 @@ impl Dialled<'_> {
                 Err(refusal) => {
                     drop(live);
                     balancer.failed(&self.source.uid, address);
+                    Verdicts::avoid(self.context, self.pod.id, address);
                     let next = attempts.failed(address, balancer.now(), route.alternatives, || {
                         balancer.take_retry(&service)
                     });
@@ -103,6 +107,7 @@ impl Dialled<'_> {
             destination: self.original.0,
             draws: [random::u64(), random::u64()],
             tried,
+            picked: self.picked,
         };
         let known = self.context.balancer.seen_by(&self.source.uid);
         route::outbound(self.mesh, &dialled, &known)

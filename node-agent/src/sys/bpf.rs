@@ -22,6 +22,8 @@ pub(crate) enum AttachType {
     CgroupSockOps = 3,
     CgroupInet4Connect = 10,
     CgroupInet6Connect = 11,
+    CgroupInet4GetPeerName = 29,
+    CgroupInet6GetPeerName = 30,
     SkLookup = 36,
 }
 

@@ -1,6 +1,7 @@
 //! The agent's own list of what it left in the kernel: bounded by pod, so that one which dials everything takes no room
 //! from the others.
 
+use super::left_services::{LeftService, LeftServices};
 use crate::broker::KernelVerdict;
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -21,6 +22,7 @@ pub(super) struct Left {
 #[derive(Default)]
 struct OfPod {
     verdicts: HashMap<SocketAddr, KernelVerdict>,
+    services: LeftServices,
     /// Being decided.
     begun: HashSet<SocketAddr>,
     not_proven: HashSet<SocketAddr>,
@@ -33,6 +35,12 @@ impl Left {
         !of_pod.not_proven.contains(&dialled)
             && of_pod.begun.len() < MAX_PER_POD
             && of_pod.begun.insert(dialled)
+    }
+
+    /// The same for a Service that is not there already.
+    pub(super) fn begin_service(&mut self, pod: PodId, dialled: SocketAddr) -> bool {
+        let of_pod = self.pods.entry(pod).or_default();
+        !of_pod.services.contains(dialled) && of_pod.begun.len() < MAX_PER_POD && of_pod.begun.insert(dialled)
     }
 
     pub(super) fn done(&mut self, pod: PodId, dialled: SocketAddr) {
@@ -73,16 +81,74 @@ impl Left {
     }
 
     /// Forgets everything about a pod, as source and as destination; what is proven of ways has to be proven again.
-    pub(super) fn forget(&mut self, pod: PodId) -> Vec<(PodId, SocketAddr)> {
+    pub(super) fn forget(&mut self, pod: PodId) -> Forgotten {
         let own = self.pods.remove(&pod).unwrap_or_default();
-        let mut forgotten: Vec<_> = own.verdicts.into_keys().map(|dialled| (pod, dialled)).collect();
+        let mut forgotten = Forgotten {
+            verdicts: own.verdicts.into_keys().map(|dialled| (pod, dialled)).collect(),
+            services: own
+                .services
+                .into_dialled()
+                .map(|dialled| (pod, dialled))
+                .collect(),
+        };
         for (source, of_pod) in &mut self.pods {
             of_pod.not_proven.clear();
             let leads_there = |verdict: &KernelVerdict| matches!(verdict, KernelVerdict::Direct(to) | KernelVerdict::Deny(to) if *to == pod);
             let there = of_pod.verdicts.extract_if(|_, verdict| leads_there(verdict));
-            forgotten.extend(there.map(|(dialled, _)| (*source, dialled)));
+            forgotten
+                .verdicts
+                .extend(there.map(|(dialled, _)| (*source, dialled)));
+            let there = of_pod.services.forget(pod).into_iter();
+            forgotten.services.extend(there.map(|dialled| (*source, dialled)));
         }
         forgotten
+    }
+
+    /// Notes a Service; answers with those that have to make room for it.
+    pub(super) fn insert_service(
+        &mut self,
+        pod: PodId,
+        dialled: SocketAddr,
+        service: LeftService,
+    ) -> Vec<SocketAddr> {
+        let of_pod = self.pods.entry(pod).or_default();
+        of_pod.services.insert(dialled, service)
+    }
+
+    pub(super) fn remove_service(&mut self, pod: PodId, dialled: SocketAddr) {
+        if let Some(of_pod) = self.pods.get_mut(&pod) {
+            of_pod.services.remove(dialled);
+        }
+    }
+
+    /// The endpoint that the kernel chose for a connection of the pod.
+    pub(super) fn picked(&self, pod: PodId, dialled: SocketAddr, index: u32) -> Option<SocketAddr> {
+        self.pods.get(&pod)?.services.picked(dialled, index)
+    }
+
+    /// Removes and answers with the pod's Services that have an endpoint.
+    pub(super) fn with_endpoint(&mut self, pod: PodId, endpoint: SocketAddr) -> Vec<SocketAddr> {
+        let of_pod = self.pods.get_mut(&pod);
+        of_pod.map_or_else(Vec::new, |of_pod| of_pod.services.with_endpoint(endpoint))
+    }
+
+    /// Removes and answers with the Services that are not as they were.
+    pub(super) fn sweep_services(
+        &mut self,
+        still: impl Fn(PodId, SocketAddr, &LeftService) -> bool,
+    ) -> Vec<(PodId, SocketAddr)> {
+        let mut gone = Vec::new();
+        for (pod, of_pod) in &mut self.pods {
+            let swept = of_pod.services.sweep(|dialled, left| still(*pod, dialled, left));
+            gone.extend(swept.into_iter().map(|dialled| (*pod, dialled)));
+        }
+        gone
+    }
+
+    /// Rows in which connections to endpoints of Services count.
+    pub(super) fn loads(&self) -> HashSet<u32> {
+        let services = self.pods.values().map(|of_pod| &of_pod.services);
+        services.flat_map(LeftServices::loads).collect()
     }
 
     /// The ways to other pods that verdicts rest on, by the pod that dials.
@@ -97,6 +163,7 @@ impl Left {
                     KernelVerdict::Direct(to) => Some((*to, dialled.ip())),
                     _ => None,
                 })
+                .chain(of_pod.services.ways())
                 .collect(),
         };
         let all = self.pods.iter().map(of);
@@ -123,6 +190,15 @@ impl Left {
     pub(super) fn len(&self) -> usize {
         self.pods.values().map(|of_pod| of_pod.verdicts.len()).sum()
     }
+}
+
+/// What was left about a pod.
+#[derive(Default)]
+pub(super) struct Forgotten {
+    /// Verdicts: who dials, and what.
+    pub(super) verdicts: Vec<(PodId, SocketAddr)>,
+    /// Services.
+    pub(super) services: Vec<(PodId, SocketAddr)>,
 }
 
 /// What is known of the ways of one pod.
@@ -172,7 +248,7 @@ mod tests {
         left.insert(1, at(2), KernelVerdict::Outside);
         left.insert(2, at(3), KernelVerdict::Outside);
         left.insert(3, at(4), KernelVerdict::Deny(2));
-        let mut forgotten = left.forget(2);
+        let mut forgotten = left.forget(2).verdicts;
         forgotten.sort_unstable();
         assert_eq!(forgotten, [(1, at(1)), (2, at(3)), (3, at(4))]);
         assert_eq!(left.len(), 1);

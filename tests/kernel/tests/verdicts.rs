@@ -1,91 +1,11 @@
 //! What the kernel does by a verdict that the agent left, and when it does so no longer.
-#![expect(
-    clippy::expect_used,
-    reason = "a broken machine ends the test with a backtrace"
-)]
-
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpStream,
     time::{Duration, Instant},
 };
-use tramline_common::map::plaintext;
-use tramline_kernel_tests::{Pod, rows};
-use tramline_node_agent::broker::{Broker, Enrolled, KernelVerdict};
-
-const SOON: Duration = Duration::from_secs(2);
-
-/// Two pods side by side, a server in the second, which refuses plaintext.
-struct Two {
-    broker: Broker,
-    source: Pod,
-    from: Enrolled,
-    to: Enrolled,
-    neighbour: tramline_kernel_tests::Neighbour,
-}
-
-/// The second pod's server.
-#[expect(clippy::unwrap_used, reason = "written in this file")]
-fn server() -> SocketAddr {
-    SocketAddr::new(tramline_kernel_tests::NEIGHBOUR_V4.parse().unwrap(), 80)
-}
-
-async fn two(tag: &str) -> (Two, TcpListener) {
-    let source = Pod::new(tag);
-    let neighbour = source.neighbour();
-    let broker = Broker::start(&source.settings()).expect("broker");
-    let app = neighbour.inside(|| TcpListener::bind("0.0.0.0:80").expect("bind"));
-    let from = broker.enroll(&source.netns(), &rows(plaintext::DROP)).await;
-    let to = broker.enroll(&neighbour.netns(), &rows(plaintext::DROP)).await;
-    let two = Two {
-        from: from.expect("enroll"),
-        to: to.expect("enroll"),
-        broker,
-        source,
-        neighbour,
-    };
-    (two, app)
-}
-
-impl Two {
-    fn decide(&self, verdict: KernelVerdict) {
-        let destination = match verdict {
-            KernelVerdict::Direct(pod) | KernelVerdict::Deny(pod) => Some(pod),
-            KernelVerdict::Outside => None,
-        };
-        let versions = self
-            .broker
-            .versions(self.from.id, destination)
-            .expect("both pods have a version");
-        self.broker
-            .set_verdict(self.from.id, server(), verdict, versions)
-            .expect("verdict");
-    }
-
-    fn dial(&self) -> io::Result<TcpStream> {
-        self.source.inside(|| TcpStream::connect_timeout(&server(), SOON))
-    }
-
-    /// Whether a connection waits at one of the agent's listeners.
-    fn waits(listeners: &[TcpListener]) -> Option<(TcpStream, SocketAddr)> {
-        let until = Instant::now() + SOON;
-        while Instant::now() < until {
-            for listener in listeners {
-                if let Ok(accepted) = listener.accept() {
-                    return Some(accepted);
-                }
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        None
-    }
-
-    fn count(&self, name: &str) -> u64 {
-        let counters = self.broker.counters();
-        let found = counters.iter().find(|(event, _)| *event == name);
-        found.map_or(0, |(_, count)| *count)
-    }
-}
+use tramline_kernel_tests::two::{SOON, Two, server, two};
+use tramline_node_agent::broker::KernelVerdict;
 
 #[tokio::test]
 async fn a_verdict_lets_a_connection_go_from_pod_to_pod_and_nothing_else_does() {

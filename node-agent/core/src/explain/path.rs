@@ -175,6 +175,7 @@ impl Dialled<'_> {
             destination,
             draws: [0, 0],
             tried,
+            picked: None,
         };
         route::outbound(self.mesh, &dialled, self.balance).map(|route| route.target)
     }

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Balance, Dialled};
 use crate::mesh::Mesh;
 use crate::service::{Distribution, Endpoint, Readiness, Service};
+use crate::workload::Workload;
 
 /// The endpoint that was chosen.
 pub(super) struct Chosen<'a> {
@@ -39,10 +40,7 @@ pub(super) fn choose<'a>(
     service: &'a Service,
     balance: &dyn Balance,
 ) -> Result<Chosen<'a>, Nothing> {
-    let place = Place {
-        node: &dialled.source.node,
-        zone: mesh.zone_of(&dialled.source.node).map(AsRef::as_ref),
-    };
+    let place = Place::of(mesh, dialled.source);
     let mut candidates = serving(service, dialled.destination, |endpoint| {
         !service.node_local || place.is_node_of(endpoint)
     });
@@ -63,6 +61,36 @@ pub(super) fn choose<'a>(
         address,
         alternatives: candidates.len() - 1,
     })
+}
+
+/// The endpoints between which only their load decides for what `source` dials, where none has failed.
+pub(crate) fn equals<'a>(
+    mesh: &Mesh,
+    source: &Workload,
+    destination: SocketAddr,
+    service: &'a Service,
+) -> Vec<(&'a Endpoint, SocketAddr)> {
+    let place = Place::of(mesh, source);
+    let mut candidates = serving(service, destination, |endpoint| {
+        !service.node_local || place.is_node_of(endpoint)
+    });
+    let preference = Preference::of(service, &candidates, &place);
+    best_only(&mut candidates, |candidate| {
+        preference.distance(candidate.endpoint, &place)
+    });
+    candidates
+        .into_iter()
+        .map(|candidate| (candidate.endpoint, candidate.address))
+        .collect()
+}
+
+/// Keeps those whose rank is the lowest.
+fn best_only<T, R: Ord>(candidates: &mut Vec<T>, rank: impl Fn(&T) -> R) {
+    let ranks: Vec<_> = candidates.iter().map(rank).collect();
+    if let Some(best) = ranks.iter().min() {
+        let mut each = ranks.iter();
+        candidates.retain(|_| each.next() == Some(best));
+    }
 }
 
 /// The allowed endpoints that serve the port in the family that was dialled: those that are ready, or, where none is,
@@ -117,16 +145,18 @@ fn one_of<'a>(
             preference.distance(candidate.endpoint, place),
         )
     };
-    let ranks: Vec<_> = candidates.iter().map(rank).collect();
-    let best = *ranks.iter().min()?;
-    let mut ranks = ranks.into_iter();
-    candidates.retain(|_| ranks.next() == Some(best));
+    best_only(&mut candidates, rank);
 
     if service.session_affinity.is_some() {
         // The same for the same client as long as the endpoints are the same: also after the agent was replaced.
         return candidates
             .into_iter()
             .max_by_key(|candidate| weight(dialled.client, service, candidate.address));
+    }
+    if let Some(picked) = dialled.picked
+        && let Some(candidate) = candidates.iter().find(|candidate| candidate.address == picked)
+    {
+        return Some(*candidate);
     }
     less_busy(&candidates, dialled.draws, |candidate| {
         balance.load(candidate.address)
@@ -193,7 +223,14 @@ struct Place<'a> {
     zone: Option<&'a str>,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    fn of(mesh: &'a Mesh, source: &'a Workload) -> Self {
+        Self {
+            node: &source.node,
+            zone: mesh.zone_of(&source.node).map(AsRef::as_ref),
+        }
+    }
+
     fn is_node_of(&self, endpoint: &Endpoint) -> bool {
         // A pod that is not scheduled has no node; nothing is near it.
         !self.node.is_empty() && endpoint.node.as_deref() == Some(self.node)

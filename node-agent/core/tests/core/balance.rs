@@ -112,6 +112,7 @@ fn dial(
         destination: SocketAddr::new(ip(VIP), 80),
         draws,
         tried,
+        picked: None,
     };
     match outbound(mesh, &dialled, balance) {
         Ok(route) => Ok(route.target.address()),
@@ -402,6 +403,7 @@ fn clients_without_a_pin_are_spread_by_a_hash_that_moves_only_those_it_has_to() 
                     destination: SocketAddr::new(ip(VIP), 80),
                     draws: [client as u64, 7],
                     tried: &[],
+                    picked: None,
                 };
                 outbound(&mesh, &dialled, &Alike).unwrap().target.address()
             })
@@ -479,6 +481,7 @@ fn ports_are_found_by_number_at_the_service_and_by_name_at_the_endpoint() {
             destination: to.parse().unwrap(),
             draws: [draw, 0],
             tried: &[],
+            picked: None,
         };
         outbound(&mesh, &dialled, &Alike)
             .map(|route| route.target.address().to_string())
@@ -555,6 +558,7 @@ proptest! {
             destination: SocketAddr::new(ip(if six { "fd00:96::1" } else { VIP }), 80),
             draws,
             tried: &tried,
+            picked: None,
         };
         let answer = outbound(&mesh, &dialled, &known);
 

@@ -12,6 +12,7 @@ mod mesh;
 mod mtls;
 mod oracle;
 mod overview;
+mod picked;
 mod route;
 mod unenforced;
 mod verdict;

@@ -130,6 +130,7 @@ fn a_port_is_the_pods_and_not_that_of_a_service_before_it() {
             destination: (ip("10.96.0.1"), 80).into(),
             draws: [0, 0],
             tried: &[],
+            picked: None,
         };
         let led = outbound(&mesh, &dialled, &Alike).unwrap().target.address();
         assert_eq!(led.port(), 8080);

@@ -43,6 +43,7 @@ fn go(mesh: &Mesh, to: &str, draw: u64, tried: &[SocketAddr]) -> Result<Outbound
         destination: to.parse().unwrap(),
         draws: [draw, 0],
         tried,
+        picked: None,
     };
     outbound(mesh, &dialled, &Alike)
 }

@@ -4,7 +4,7 @@ use tramline_core::authz::{Action, IpMatch, Rule, Source};
 use tramline_core::mesh::Mesh;
 use tramline_core::object::{Objects, Pod};
 use tramline_core::peer_authentication::Mode;
-use tramline_core::verdict::{KernelVerdict, kernel_verdict};
+use tramline_core::verdict::{KernelVerdict, kernel_verdict, service_verdict};
 
 use crate::make::{any, build, labels, peer_authentication, pod, policy, ports, service, workload};
 
@@ -98,4 +98,91 @@ fn mutual_tls_is_no_question_between_two_pods_of_a_node() {
         ..objects()
     });
     assert_eq!(verdict(&mesh, "10.0.0.1:80"), "direct web");
+}
+
+/// What the kernel may do with each endpoint of a Service; `None` where the agent chooses each time.
+fn endpoints(mesh: &Mesh, to: &str) -> Option<Vec<String>> {
+    let verdict = service_verdict(mesh, workload(mesh, "demo/client"), to.parse().unwrap())?;
+    let mut rows: Vec<_> = verdict
+        .endpoints
+        .iter()
+        .map(|(address, verdict)| match verdict {
+            Some(KernelVerdict::Direct(to)) => format!("{address} direct {}", to.name),
+            Some(KernelVerdict::Deny(to)) => format!("{address} deny {}", to.name),
+            Some(KernelVerdict::Outside) => format!("{address} outside"),
+            None => format!("{address} agent"),
+        })
+        .collect();
+    rows.sort();
+    Some(rows)
+}
+
+/// Two endpoints of this node, one of another, one that is not in the mesh, and the client itself.
+fn behind_a_service() -> Objects {
+    let mut all = objects();
+    for pod in &mut all.pods {
+        pod.meta.labels.insert("app".into(), "web".into());
+    }
+    all
+}
+
+#[test]
+fn the_kernel_chooses_between_all_endpoints_and_connects_where_it_may() {
+    let mesh = build(behind_a_service());
+    let expected = [
+        "10.0.0.1:8080 direct web",
+        // Itself.
+        "10.0.0.9:8080 agent",
+        "10.0.0.7:8080 outside",
+        // Needs a tunnel.
+        "10.0.1.1:8080 agent",
+    ];
+    let mut expected: Vec<String> = expected.map(str::to_owned).into();
+    expected.sort();
+    assert_eq!(endpoints(&mesh, "10.96.0.1:80"), Some(expected.clone()));
+    assert_eq!(endpoints(&mesh, "[::ffff:10.96.0.1]:80"), Some(expected));
+    for nothing in ["10.96.0.1:81", "10.0.0.1:80", "192.0.2.1:80"] {
+        assert_eq!(endpoints(&mesh, nothing), None, "{nothing}");
+    }
+}
+
+#[test]
+fn a_clients_affinity_is_the_agents() {
+    let mut all = behind_a_service();
+    all.services[0].session_affinity = Some(std::time::Duration::from_secs(60));
+    assert_eq!(endpoints(&build(all), "10.96.0.1:80"), None);
+}
+
+#[test]
+fn only_the_nearest_and_ready_endpoints_are_chosen_from() {
+    let mut all = behind_a_service();
+    all.services[0].node_local = true;
+    let local = endpoints(&build(all), "10.96.0.1:80").unwrap();
+    assert!(!local.iter().any(|row| row.starts_with("10.0.1.1")), "{local:?}");
+
+    let mut all = behind_a_service();
+    for pod in &mut all.pods {
+        pod.ready = pod.meta.object.name.as_ref() == "far";
+    }
+    assert_eq!(
+        endpoints(&build(all), "10.96.0.1:80"),
+        Some(vec!["10.0.1.1:8080 agent".to_owned()])
+    );
+}
+
+#[test]
+fn a_services_endpoints_are_judged_one_by_one() {
+    let mesh = build(Objects {
+        authorization_policies: vec![policy(
+            "demo",
+            "p",
+            Action::Deny,
+            None,
+            vec![ports(any(vec![8080]))],
+        )],
+        ..behind_a_service()
+    });
+    let rows = endpoints(&mesh, "10.96.0.1:80").unwrap();
+    assert!(rows.contains(&"10.0.0.1:8080 deny web".to_owned()), "{rows:?}");
+    assert!(rows.contains(&"10.0.0.7:8080 outside".to_owned()), "{rows:?}");
 }

@@ -1,0 +1,214 @@
+//! Services that the agent lets the kernel resolve: made, swept and taken back like verdicts.
+
+use super::{
+    Verdicts, leaves_node,
+    left_services::{LeftEndpoint, LeftService},
+};
+use crate::{
+    broker::{KernelVerdict, ServiceEndpoint, Versions},
+    context::Context,
+    pods::LocalPod,
+};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
+use tramline_common::{PodId, service::MAX_ENDPOINTS_OF_ROW};
+use tramline_core::{
+    mesh::Mesh,
+    verdict::{self, ServiceVerdict, kernel_verdict, service_verdict},
+    workload::{Workload, WorkloadUid},
+};
+
+/// What is to be left, with the versions that were read before the snapshot it is decided by.
+struct Decided {
+    choice: ServiceVerdict,
+    versions: Versions,
+    endpoints: Vec<(SocketAddr, Option<(KernelVerdict, Versions)>)>,
+}
+
+impl Decided {
+    fn is(&self, other: &Self) -> bool {
+        self.versions == other.versions
+            && self.endpoints == other.endpoints
+            && Arc::ptr_eq(&self.choice.service, &other.choice.service)
+    }
+}
+
+impl Verdicts {
+    /// The endpoint that the kernel chose for a connection of `pod` that it handed over.
+    pub(crate) fn picked(&self, pod: PodId, dialled: SocketAddr, index: u32) -> Option<SocketAddr> {
+        self.left().picked(pod, dialled, index)
+    }
+
+    /// Takes Services back that would lead `pod` to an endpoint which it just failed to reach: the agent knows to avoid it.
+    pub(crate) fn avoid(context: &Context, pod: PodId, endpoint: SocketAddr) {
+        let gone = context.verdicts.left().with_endpoint(pod, endpoint);
+        take_back(context, gone.into_iter().map(|dialled| (pod, dialled)));
+    }
+}
+
+/// Takes Services back; one that cannot be must not go on, and does not without its pod's version.
+pub(super) fn take_back(context: &Context, services: impl Iterator<Item = (PodId, SocketAddr)>) -> bool {
+    let mut any = false;
+    for (pod, dialled) in services {
+        any = true;
+        if let Err(error) = context.broker.remove_service(pod, dialled) {
+            tracing::error!(%error, "cannot take a Service back from the kernel");
+            context.verdicts.renew(context, pod);
+        }
+    }
+    any
+}
+
+/// Whether a Service that was left is what `mesh` says. What its verdicts on pods of this node rest on are those pods'
+/// versions; the rest is looked at here.
+pub(super) fn is_still(mesh: &Mesh, source: &Workload, dialled: SocketAddr, left: &LeftService) -> bool {
+    let is_same_choice = mesh
+        .service_by_vip(dialled.ip().to_canonical())
+        .is_some_and(|service| Arc::ptr_eq(service, &left.choice.service))
+        && mesh.zone_of(&source.node) == left.choice.zone.as_ref();
+    is_same_choice
+        && left
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.verdict == Some(KernelVerdict::Outside))
+            .all(|endpoint| {
+                kernel_verdict(mesh, source, endpoint.address) == Some(verdict::KernelVerdict::Outside)
+            })
+}
+
+/// Lets the kernel resolve what `pod` dials, if it can do anything of it by itself.
+pub(super) async fn leave(context: &Arc<Context>, pod: &LocalPod, dialled: SocketAddr) {
+    let Some(mut decided) = decide(context, pod, dialled) else {
+        return;
+    };
+    let unproven = unproven(context, pod.id, &decided).await;
+    let _writing = context.duty.writing().await;
+    if !context.duty.is_on() {
+        return;
+    }
+    // Once more, under the lock under which Services are swept.
+    let mut left = context.verdicts.left();
+    if !decide(context, pod, dialled).is_some_and(|again| again.is(&decided)) {
+        return;
+    }
+    for (address, verdict) in &mut decided.endpoints {
+        if unproven.contains(address) {
+            left.not_proven(pod.id, *address);
+            *verdict = None;
+        }
+    }
+    let addresses = || decided.endpoints.iter().map(|(address, _)| *address);
+    // The kernel cannot know: for as long as that is so the agent chooses.
+    if context.balancer.avoids_any(&pod.uid, addresses()) {
+        return;
+    }
+    let useful = decided.endpoints.iter().any(|(_, verdict)| verdict.is_some());
+    let mut endpoints = Vec::new();
+    if useful && decided.endpoints.len() <= MAX_ENDPOINTS_OF_ROW {
+        for (address, verdict) in &decided.endpoints {
+            let Some(load) = context.balancer.row(*address, || left.loads()) else {
+                context.verdicts.refused.failed.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            endpoints.push(ServiceEndpoint {
+                address: *address,
+                verdict: *verdict,
+                load,
+            });
+        }
+    }
+    let noted = LeftService {
+        choice: decided.choice,
+        endpoints: endpoints.iter().map(noted).collect(),
+    };
+    let evicted = left.insert_service(pod.id, dialled, noted);
+    if !endpoints.is_empty()
+        && let Err(error) = context
+            .broker
+            .set_service(pod.id, dialled, decided.versions, &endpoints)
+    {
+        left.remove_service(pod.id, dialled);
+        context.verdicts.refused.failed.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%error, "no room for a Service");
+    }
+    drop(left);
+    take_back(context, evicted.into_iter().map(|dialled| (pod.id, dialled)));
+}
+
+fn noted(endpoint: &ServiceEndpoint) -> LeftEndpoint {
+    LeftEndpoint {
+        address: endpoint.address,
+        verdict: endpoint.verdict.map(|(verdict, _)| verdict),
+        load: endpoint.load,
+    }
+}
+
+/// The endpoints of this node to which no way is known to stay on it.
+async fn unproven(context: &Context, pod: PodId, decided: &Decided) -> Vec<SocketAddr> {
+    let mut unproven = Vec::new();
+    for (address, verdict) in &decided.endpoints {
+        if let Some((KernelVerdict::Direct(to), _)) = verdict
+            && let Some(why) = leaves_node(context, pod, *to, *address).await
+        {
+            context
+                .verdicts
+                .refused
+                .not_proven
+                .fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%pod, endpoint = %address, why, "connections to an endpoint stay with the agent");
+            unproven.push(*address);
+        }
+    }
+    unproven
+}
+
+/// What the present snapshot says, with versions that were read before it.
+fn decide(context: &Context, pod: &LocalPod, dialled: SocketAddr) -> Option<Decided> {
+    let versions = context.broker.versions(pod.id, None)?;
+    let known = versions_of_endpoints(context, pod, dialled);
+    let mesh = context.mesh.load();
+    let choice = service_verdict(&mesh, mesh.workload(&pod.uid)?, dialled)?;
+    let of = |verdict: &verdict::KernelVerdict| {
+        let to_pod = |workload: &Workload, kind: fn(PodId) -> KernelVerdict| {
+            let (id, versions) = known.get(&workload.uid)?;
+            Some((kind(*id), *versions))
+        };
+        match verdict {
+            verdict::KernelVerdict::Outside => Some((KernelVerdict::Outside, versions)),
+            verdict::KernelVerdict::Direct(workload) => to_pod(workload, KernelVerdict::Direct),
+            verdict::KernelVerdict::Deny(workload) => to_pod(workload, KernelVerdict::Deny),
+        }
+    };
+    let endpoints = choice
+        .endpoints
+        .iter()
+        .map(|(address, verdict)| (*address, verdict.as_ref().and_then(of)))
+        .collect();
+    Some(Decided {
+        choice,
+        versions,
+        endpoints,
+    })
+}
+
+/// The pods of this node behind the Service, with versions.
+fn versions_of_endpoints(
+    context: &Context,
+    pod: &LocalPod,
+    dialled: SocketAddr,
+) -> HashMap<WorkloadUid, (PodId, Versions)> {
+    let mesh = context.mesh.load();
+    let Some(service) = mesh.service_by_vip(dialled.ip().to_canonical()) else {
+        return HashMap::new();
+    };
+    let local = service.endpoints.iter().filter_map(|endpoint| {
+        let uid = endpoint.workload.as_ref()?;
+        let to = context.pods.get(uid)?;
+        let versions = context.broker.versions(pod.id, Some(to.id))?;
+        Some((uid.clone(), (to.id, versions)))
+    });
+    local.collect()
+}
