@@ -18,6 +18,7 @@ use crate::{
     broker::{self, Broker, BrokerSettings},
     cli::{DoctorArgs, RunConfig},
     context::{Context, Waits},
+    current::Current,
     discover::{FilesSource, files::LastGood},
     doctor::Check,
     duty::Duty,
@@ -35,13 +36,12 @@ use crate::{
     verdicts::Verdicts,
 };
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
 use tramline_core::{
@@ -124,8 +124,7 @@ async fn serve(
         node: config.node.as_str().into(),
         broker,
         duty: Duty::default(),
-        mesh: ArcSwap::from_pointee(Mesh::empty(&settings)),
-        generations: watch::Sender::new(0),
+        mesh: Current::new(Mesh::empty(&settings)),
         certificates,
         balancer: Balancer::default(),
         pool: Pool::new(tunnel.clone(), tunnel_stats.clone()),
@@ -232,7 +231,7 @@ async fn take_turns(
         predecessor.outlive().await;
         pods::forget_rows(context);
         context.duty.resume();
-        configuration::reconcile(context, context.mesh.load_full(), data.handle()).await;
+        configuration::reconcile(context, data.handle()).await;
         front.open(config, true).await?;
     }
 }

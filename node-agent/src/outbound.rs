@@ -91,7 +91,7 @@ async fn carry(context: &Context, client: TcpStream, far: Far, record: &OpenConn
             decided,
         } => {
             let relay = tunnel::relay_tcp(client, application, record.counters());
-            let end = relay_while_allowed(context, &decided, None, relay).await;
+            let end = relay_while_allowed(&context.mesh, &decided, None, relay).await;
             inbound.finish(end.clone());
             end
         }

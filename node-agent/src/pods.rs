@@ -134,11 +134,12 @@ impl LocalPods {
     }
 }
 
-/// Makes the enrolled pods those that the snapshot names; called by one task, one snapshot after the other.
+/// Makes the enrolled pods those that the snapshot in force names.
 ///
 /// Connections decide by the snapshot from the moment it is stored in the context; the kernel's rows follow here.
-pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
-    let _writing = context.duty.writing().await;
+pub(crate) async fn reconcile(context: &Arc<Context>) {
+    let (_writing, mesh) = context.mesh.to_follow(&context.duty).await;
+    let mesh = &*mesh;
     let wanted: HashMap<&WorkloadUid, &Arc<Workload>> = mesh
         .local_workloads()
         .filter(|workload| workload.enrolled && workload.netns.is_some())

@@ -1,7 +1,7 @@
 //! Live connections follow the configuration: one that the present snapshot forbids is cut, at both ends.
 
 use crate::{
-    context::Context,
+    current::Current,
     inbound,
     observe::Outcome,
     outbound,
@@ -27,12 +27,12 @@ pub(crate) struct Decided {
 /// Relays until the end, or until a snapshot forbids the connection. Dropping the relay resets both ends; through
 /// `reset` the agent at the other end learns why.
 pub(crate) async fn relay_while_allowed(
-    context: &Context,
+    current: &Current,
     decided: &Decided,
     reset: Option<&ResetWith>,
     relay: impl Future<Output = RelayEnd>,
 ) -> Outcome {
-    let mut generations = context.generations.subscribe();
+    let mut generations = current.subscribe();
     tokio::pin!(relay);
     let cut = |refusal: Outcome| {
         if let Some(reset) = reset {
@@ -42,7 +42,7 @@ pub(crate) async fn relay_while_allowed(
     };
     // A snapshot may have come between the decision and the subscription.
     if *generations.borrow_and_update() != decided.generation
-        && let Some(refusal) = forbidden(context, decided)
+        && let Some(refusal) = forbidden(current, decided)
     {
         return cut(refusal);
     }
@@ -50,7 +50,7 @@ pub(crate) async fn relay_while_allowed(
         tokio::select! {
             end = &mut relay => return outbound::outcome(end),
             Ok(()) = generations.changed() => {
-                if let Some(refusal) = forbidden(context, decided) {
+                if let Some(refusal) = forbidden(current, decided) {
                     return cut(refusal);
                 }
             }
@@ -58,8 +58,8 @@ pub(crate) async fn relay_while_allowed(
     }
 }
 
-fn forbidden(context: &Context, decided: &Decided) -> Option<Outcome> {
-    let mesh = context.mesh.load();
+fn forbidden(current: &Current, decided: &Decided) -> Option<Outcome> {
+    let mesh = current.load();
     let Some(destination) = mesh.workload(&decided.destination) else {
         return Some(Reason::UnknownWorkload.into());
     };

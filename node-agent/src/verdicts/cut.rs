@@ -88,9 +88,9 @@ pub(super) fn once_more(context: &Arc<Context>) {
     let context = context.clone();
     tokio::spawn(async move {
         tokio::time::sleep(SECOND_LOOK).await;
-        let _writing = context.duty.writing().await;
+        let (_writing, mesh) = context.mesh.to_follow(&context.duty).await;
         if context.duty.is_on() {
-            forbidden(&context, &context.mesh.load_full());
+            forbidden(&context, &mesh);
         }
     });
 }
