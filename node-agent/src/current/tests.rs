@@ -222,7 +222,11 @@ impl Stage {
                 .nth(1)
                 .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
                 .unwrap();
-            assert!(generation > decided.generation, "{named} cut one of {}", decided.generation);
+            assert!(
+                generation > decided.generation,
+                "{named} cut one of {}",
+                decided.generation
+            );
             self.live[place].store(0, Ordering::SeqCst);
             cut += 1;
         }
@@ -272,7 +276,10 @@ async fn ten_thousand_changes_and_no_stale_decision() {
         }
         let begun = Instant::now();
         while stage.any_older(generation) {
-            assert!(begun.elapsed() < SOON, "a connection outlives generation {generation}");
+            assert!(
+                begun.elapsed() < SOON,
+                "a connection outlives generation {generation}"
+            );
             tokio::task::yield_now().await;
         }
     }

@@ -236,57 +236,6 @@ fn without_an_agent() -> Result<()> {
     Ok(())
 }
 
-/// Policies by turns under load: what is acknowledged holds for every connection that begins after it, by whichever way.
-#[test]
-fn changes_under_load() -> Result<()> {
-    if !tramline_e2e::ready() {
-        return Ok(());
-    }
-    let stage = Stage::new("kernel_changes")?;
-    let mesh = &stage.mesh;
-    let to = stage.server.at4(5000);
-    stage.wait_passed(to, "passed_direct")?;
-    let probe = mesh
-        .net
-        .app(&stage.client, &format!("probe --to {to} --interval-ms 1"))?;
-    let results = || -> Result<Vec<String>> {
-        let written = probe.stdout()?;
-        let results = written.lines().filter_map(|line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            line["result"].as_str().map(str::to_owned)
-        });
-        Ok(results.collect())
-    };
-    let (passed, denied) = (stage.event("passed_direct")?, stage.event("verdict_denied")?);
-    let mut checked = [0, 0];
-    for round in 0..30 {
-        let forbidden = round % 2 == 0;
-        if forbidden {
-            mesh.change(|config| {
-                config.policy(INSIDE, "no-client", "server", "DENY", &[&principal("client")])
-            })?;
-        } else {
-            mesh.change(|config| config.remove(&format!("authorizationpolicy-{INSIDE}-no-client")))?;
-        }
-        let acknowledged = results()?.len();
-        let seen = wait::until("some connections after the change", SOON, || {
-            let seen = results()?;
-            Ok((seen.len() > acknowledged + 20).then_some(seen))
-        })?;
-        // The first may have begun before.
-        for result in seen.iter().skip(acknowledged + 1) {
-            ensure!((result == "ok") != forbidden, "round {round}: {result}");
-            checked[usize::from(forbidden)] += 1;
-        }
-    }
-    ensure!(checked.iter().all(|count| *count >= 15 * 19), "{checked:?}");
-    ensure!(
-        stage.event("passed_direct")? > passed + 100.0 && stage.event("verdict_denied")? > denied + 100.0,
-        "the kernel decided next to nothing: this tested the agent"
-    );
-    Ok(())
-}
-
 /// The way between two pods changes: nothing goes from socket to socket by a way that is not known to stay on the node.
 #[test]
 fn a_way_that_is_lost() -> Result<()> {
