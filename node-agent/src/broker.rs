@@ -9,14 +9,16 @@ mod locality;
 mod network;
 mod open_sockets;
 mod probe;
+mod rows;
 mod sockets;
 mod verdicts;
 
 pub use crate::kernel::{KernelError, maps::Fill};
-pub use enroll::{Enrolled, Listeners, PodRows};
+pub use enroll::{Enrolled, Listeners};
 pub use locality::NotProven;
 pub use open_sockets::{OpenSocket, OpenSockets};
 pub use probe::checks;
+pub use rows::PodRows;
 pub use verdicts::{KernelVerdict, PassedConnection, Versions};
 
 use crate::{

@@ -3,14 +3,13 @@
 mod accepting;
 mod old_sockets;
 mod plaintext_ports;
-mod rows;
 mod slots;
 
 pub(crate) use plaintext_ports::PlaintextPorts;
 pub(crate) use slots::Slots;
 
 use crate::{
-    broker::{BrokerError, Enrolled},
+    broker::{BrokerError, Enrolled, PodRows},
     context::Context,
     verdicts::Verdicts,
 };
@@ -52,7 +51,7 @@ pub(crate) struct LocalPod {
     /// What the verdicts about this pod rest on.
     pub(crate) basis: Mutex<Option<Basis>>,
     /// What the kernel has; unknown after a failure.
-    rows: Mutex<Option<crate::broker::PodRows>>,
+    rows: Mutex<Option<PodRows>>,
 }
 
 impl LocalPod {
@@ -224,7 +223,7 @@ async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
     let Some(netns) = workload.netns.as_deref().map(PathBuf::from) else {
         return;
     };
-    let rows = rows::of(mesh, workload);
+    let rows = PodRows::of(mesh, workload);
     match context.broker.enroll(&netns, &rows).await {
         Ok(enrolled) => {
             warn_of_unknown_addresses(workload, &enrolled.addresses);
@@ -253,7 +252,7 @@ fn start(
     mesh: &Mesh,
     workload: &Arc<Workload>,
     netns: PathBuf,
-    rows: crate::broker::PodRows,
+    rows: PodRows,
     enrolled: Enrolled,
 ) -> Arc<LocalPod> {
     let already_open = enrolled.already_open.len();
@@ -301,7 +300,7 @@ fn start(
 }
 
 fn update(context: &Context, mesh: &Mesh, workload: &Workload, pod: &LocalPod) {
-    let rows = rows::of(mesh, workload);
+    let rows = PodRows::of(mesh, workload);
     let mut current = pod.rows.lock().unwrap_or_else(PoisonError::into_inner);
     if current.as_ref() == Some(&rows) {
         return;

@@ -1,14 +1,14 @@
 //! Enrolment of a pod: from a namespace's file to captured, and back.
 
 use super::{
-    Broker, BrokerError,
+    Broker, BrokerError, PodRows,
     network::Network,
     open_sockets::{self, OpenSocket},
 };
 use crate::sys::netns::Netns;
 use ipnet::IpNet;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     net::{IpAddr, TcpListener},
     os::fd::OwnedFd,
@@ -23,21 +23,6 @@ use tramline_common::{
 
 /// The families a listener exists in: a v6 socket on a specific address takes no IPv4.
 pub(super) const FAMILIES: [u32; 2] = [libc::AF_INET as u32, libc::AF_INET6 as u32];
-
-/// What the maps hold about a pod, projected from the policy core.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodRows {
-    /// One of [`map::plaintext`], for ports without a row of their own.
-    pub plaintext_default: u32,
-    /// One of [`map::plaintext`] by port.
-    pub plaintext: BTreeMap<u16, u32>,
-    /// Ports the pod's own connects bypass the mesh to.
-    pub excluded_outbound_ports: BTreeSet<u16>,
-    /// Ports on which the pod is reached without the mesh.
-    pub excluded_inbound_ports: BTreeSet<u16>,
-    /// Destinations the pod's own connects bypass the mesh to.
-    pub excluded_outbound_ranges: BTreeSet<IpNet>,
-}
 
 /// A pod whose connections the agent now has.
 pub struct Enrolled {

@@ -4,6 +4,8 @@
     reason = "a broken machine ends the test with a backtrace"
 )]
 
+pub mod node;
+
 use nix::sched::{CloneFlags, setns};
 use std::{
     collections::BTreeMap,
