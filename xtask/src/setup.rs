@@ -70,6 +70,15 @@ const TCPDUMP: Program = Program {
     },
     why: "looking at the bytes on the link",
 };
+const NFT: Program = Program {
+    name: "nft",
+    packages: Names {
+        apt: "nftables",
+        dnf: "nftables",
+        pacman: "nftables",
+    },
+    why: "a node that translates addresses, as for a NodePort",
+};
 const QEMU: Program = Program {
     name: "qemu-system-x86_64",
     packages: Names {
@@ -94,7 +103,7 @@ impl Purpose {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Ebpf => &[],
-            Self::Network => &[IP, TCPDUMP],
+            Self::Network => &[IP, TCPDUMP, NFT],
             Self::Vm => &[IP, QEMU, XZ],
         }
     }
