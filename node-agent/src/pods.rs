@@ -305,7 +305,11 @@ fn update(context: &Context, mesh: &Mesh, workload: &Workload, pod: &LocalPod) {
     if current.as_ref() == Some(&rows) {
         return;
     }
-    match context.broker.update(pod.id, &rows) {
+    let written = match &*current {
+        Some(before) => context.broker.change(pod.id, before, &rows),
+        None => context.broker.update(pod.id, &rows),
+    };
+    match written {
         Ok(()) => {
             *current = Some(rows);
             context.pods.failures().remove(&workload.uid);

@@ -29,7 +29,7 @@ pub struct Agent {
     pub stage: Stage,
     state: State,
     basis: Vec<Option<Basis>>,
-    rows: Vec<PodRows>,
+    rows: Vec<Option<PodRows>>,
     /// What leads out of the mesh, by pod and address.
     outside: HashMap<(usize, SocketAddr), ()>,
     pending: Vec<Pending>,
@@ -40,7 +40,7 @@ impl Agent {
         let mut agent = Self {
             stage,
             basis: vec![None; PODS.len()],
-            rows: vec![PodRows::default(); PODS.len()],
+            rows: vec![None; PODS.len()],
             outside: HashMap::new(),
             pending: Vec::new(),
             state,
@@ -89,10 +89,13 @@ impl Agent {
     /// As `pods::update`.
     fn project(&mut self, pod: usize) {
         let rows = PodRows::of(&self.state.mesh, self.state.workload(pod));
-        if self.rows[pod] != rows {
-            self.stage.broker.update(self.stage.id(pod), &rows).expect("rows");
-            self.rows[pod] = rows;
-        }
+        let id = self.stage.id(pod);
+        let written = match &self.rows[pod] {
+            Some(before) => self.stage.broker.change(id, before, &rows),
+            None => self.stage.broker.update(id, &rows),
+        };
+        written.expect("rows");
+        self.rows[pod] = Some(rows);
     }
 
     /// Makes all verdicts about a pod void.
