@@ -41,6 +41,8 @@ pub(crate) enum Purpose {
     Ebpf,
     /// Building nodes and pods out of namespaces, and looking at the link.
     Network,
+    /// Nodes that answer on NodePorts.
+    NodePorts,
     /// Booting other kernels.
     Vm,
 }
@@ -103,14 +105,15 @@ impl Purpose {
     fn programs(self) -> &'static [Program] {
         match self {
             Self::Ebpf => &[],
-            Self::Network => &[IP, TCPDUMP, NFT],
+            Self::Network => &[IP, TCPDUMP],
+            Self::NodePorts => &[NFT],
             Self::Vm => &[IP, QEMU, XZ],
         }
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let everything = [Purpose::Ebpf, Purpose::Network, Purpose::Vm];
+    let everything = [Purpose::Ebpf, Purpose::Network, Purpose::NodePorts, Purpose::Vm];
     ensure(
         if args.purposes.is_empty() {
             &everything
