@@ -4,7 +4,7 @@
 use super::Current;
 use crate::{
     duty::Duty,
-    recheck::{Decided, relay_while_allowed},
+    recheck::{Decided, Outside, relay_while_allowed, relay_while_outside},
     tunnel::RelayEnd,
 };
 use std::{
@@ -332,4 +332,42 @@ async fn nobody_follows_an_older_snapshot_than_the_one_in_force() {
     assert!(stage.current.put(mesh, async { true }).await);
     drop(writing);
     assert_eq!(late.await.unwrap(), 1);
+}
+
+/// What leaves the mesh ends when its address is of the mesh, also if that came while it was opened.
+#[tokio::test]
+async fn a_connection_out_of_the_mesh_ends_when_its_address_joins() {
+    let stage = Stage::new();
+    let address: IpAddr = [10, 0, 0, 3].into();
+    let decided = Outside {
+        generation: 0,
+        source: stage
+            .current
+            .load()
+            .workload_by_address(CLIENT)
+            .unwrap()
+            .uid
+            .clone(),
+        address: SocketAddr::new(address, 80),
+    };
+    let forever = std::future::pending::<RelayEnd>();
+    let mut early = Box::pin(relay_while_outside(&stage.current, &decided, forever));
+    assert!(futures_util::poll!(&mut early).is_pending());
+    let somebody_elses = Arc::new(next(&stage.current.load()));
+    assert!(stage.current.put(somebody_elses, stage.follow()).await);
+    assert!(futures_util::poll!(&mut early).is_pending(), "not its address");
+
+    let third = Change::SetPod(Box::new(pod("third", address)));
+    let joined = stage.current.load().apply(vec![third]).unwrap();
+    let joined = Arc::new(joined.with_generation(2));
+    assert!(stage.current.put(joined, stage.follow()).await);
+    let forever = std::future::pending::<RelayEnd>();
+    let late = relay_while_outside(&stage.current, &decided, forever);
+    let (early, late) = tokio::time::timeout(SOON, async { (early.await, late.await) })
+        .await
+        .unwrap();
+    assert_eq!(
+        (early.reason, late.reason),
+        (Reason::MtlsRequired, Reason::MtlsRequired)
+    );
 }

@@ -181,6 +181,8 @@ fn out_of_the_mesh() -> Result<()> {
     let stage = Stage::new("kernel_outside")?;
     let mesh = &stage.mesh;
     let to = stage.outsider.at4(5000);
+    // The first is the agent's.
+    let mut by_agent = stage.hold(to)?;
     stage.wait_passed(to, "passed_outside")?;
     let report = stage.call(to, 60_000)?;
     ensure!(report["received_bytes"] == 60_000, "{report}");
@@ -201,10 +203,22 @@ fn out_of_the_mesh() -> Result<()> {
     let mut held = stage.hold(to)?;
     let passed = stage.event("passed_outside")?;
     mesh.change(|config| config.remove_pod(&stage.outsider, OUTSIDE))?;
-    ensure!(held.is_alive()?, "still nobody that the mesh knows");
+    for held in [&mut held, &mut by_agent] {
+        ensure!(held.is_alive()?, "still nobody that the mesh knows");
+    }
     mesh.change(|config| config.pod(&stage.outsider, INSIDE, "joined", "joined"))?;
     mesh.wait_enrolled(&stage.outsider)?;
     ensure!(!held.is_alive()?, "it was opened outside the mesh");
+    wait::until("the agent to end what it carries there", SOON, || {
+        Ok((!by_agent.is_alive()?).then_some(()))
+    })?;
+    for carrier in [Value::from("kernel"), Value::Null] {
+        mesh.agent(1)?.wait_access(SOON, |line| {
+            line["carried_by"] == carrier
+                && line["path"] == "passthrough"
+                && line["reason"] == "mtls_required"
+        })?;
+    }
     let report = stage.call(to, 100)?;
     ensure!(report["received_bytes"] == 100, "{report}");
     ensure!(
