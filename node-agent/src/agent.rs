@@ -18,6 +18,7 @@ use crate::{
     broker::{self, Broker, BrokerSettings},
     cli::{DoctorArgs, RunConfig},
     context::{Context, Waits},
+    current::Current,
     discover::{FilesSource, files::LastGood},
     doctor::Check,
     duty::Duty,
@@ -35,13 +36,12 @@ use crate::{
     verdicts::Verdicts,
 };
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Semaphore, watch},
+    sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
 use tramline_core::{
@@ -125,8 +125,7 @@ async fn serve(
         balancer: Balancer::new(Some(broker.endpoint_loads())),
         broker,
         duty: Duty::default(),
-        mesh: ArcSwap::from_pointee(Mesh::empty(&settings)),
-        generations: watch::Sender::new(0),
+        mesh: Current::new(Mesh::empty(&settings)),
         certificates,
         pool: Pool::new(tunnel.clone(), tunnel_stats.clone()),
         tunnel,
@@ -233,7 +232,7 @@ async fn take_turns(
         pods::forget_rows(context);
         context.balancer.attach();
         context.duty.resume();
-        configuration::reconcile(context, context.mesh.load_full(), data.handle()).await;
+        configuration::reconcile(context, data.handle()).await;
         front.open(config, true).await?;
     }
 }

@@ -9,15 +9,17 @@ mod locality;
 mod network;
 mod open_sockets;
 mod probe;
+mod rows;
 mod services;
 mod sockets;
 mod verdicts;
 
 pub use crate::kernel::{KernelError, loads::EndpointLoads, maps::Fill};
-pub use enroll::{Enrolled, Listeners, PodRows};
+pub use enroll::{Enrolled, Listeners};
 pub use locality::NotProven;
 pub use open_sockets::{OpenSocket, OpenSockets};
 pub use probe::checks;
+pub use rows::PodRows;
 pub use services::ServiceEndpoint;
 pub use verdicts::{KernelVerdict, PassedConnection, Versions};
 

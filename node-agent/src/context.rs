@@ -3,6 +3,7 @@
 use crate::{
     balancer::Balancer,
     broker::Broker,
+    current::Current,
     duty::Duty,
     identify::CertStore,
     observe::Observer,
@@ -10,7 +11,6 @@ use crate::{
     tunnel::{Handshakes, Pool, TunnelSettings, TunnelStats},
     verdicts::Verdicts,
 };
-use arc_swap::ArcSwap;
 use std::{
     sync::{
         Arc,
@@ -18,8 +18,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{Semaphore, watch};
-use tramline_core::mesh::Mesh;
+use tokio::sync::Semaphore;
 
 /// Shared by all connections.
 pub(crate) struct Context {
@@ -29,10 +28,8 @@ pub(crate) struct Context {
     pub(crate) broker: Arc<Broker>,
     /// Whether this agent has the kernel, or its successor.
     pub(crate) duty: Duty,
-    /// The configuration in force; replaced whole.
-    pub(crate) mesh: ArcSwap<Mesh>,
-    /// The generation of each snapshot after it was stored: live connections are re-checked by it.
-    pub(crate) generations: watch::Sender<u64>,
+    /// The configuration in force.
+    pub(crate) mesh: Current,
     /// Certificates of this node's workloads.
     pub(crate) certificates: Arc<CertStore>,
     /// Which endpoints of Services are busy, failing, or a client's own.

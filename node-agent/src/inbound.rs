@@ -245,7 +245,7 @@ async fn stream(
                 record.established();
                 let reset = stream.reset_with();
                 let relay = tunnel::relay(application, stream, Side::Destination, record.counters());
-                let end = relay_while_allowed(context, &decided, Some(&reset), relay).await;
+                let end = relay_while_allowed(&context.mesh, &decided, Some(&reset), relay).await;
                 record.finish(end);
             }
         },
@@ -326,7 +326,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
         Ok(application) => {
             record.established();
             let relay = tunnel::relay_tcp(socket, application, record.counters());
-            let end = relay_while_allowed(&context, &decided, None, relay).await;
+            let end = relay_while_allowed(&context.mesh, &decided, None, relay).await;
             record.finish(end);
         }
         Err(refusal) => {

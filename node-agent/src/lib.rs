@@ -9,6 +9,7 @@ mod balancer;
 pub mod broker;
 pub mod cli;
 mod context;
+mod current;
 mod dial;
 pub mod discover;
 pub mod doctor;

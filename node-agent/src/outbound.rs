@@ -13,7 +13,7 @@ use crate::{
     observe::{ConnectionInfo, OpenConnection, Outcome, Path, Reporter, SecurityPolicy},
     pods::LocalPod,
     random,
-    recheck::{Decided, relay_while_allowed},
+    recheck::{Decided, Outside, relay_while_allowed, relay_while_outside},
     tunnel::{self, RelayEnd, Side, TunnelStream},
     verdicts::Verdicts,
 };
@@ -32,7 +32,11 @@ enum Far {
         decided: Decided,
     },
     /// To a destination outside the mesh.
-    Outside(TcpStream),
+    Outside {
+        server: TcpStream,
+        /// `None` for an endpoint that is no workload and has the address of a Service: it never was outside.
+        decided: Option<Outside>,
+    },
 }
 
 /// Carries one captured connection from accept to close.
@@ -86,14 +90,20 @@ pub(crate) async fn serve(context: Arc<Context>, pod: Arc<LocalPod>, socket: Tcp
 async fn carry(context: &Context, client: TcpStream, far: Far, record: &OpenConnection) -> Outcome {
     match far {
         Far::Tunnel(stream) => outcome(tunnel::relay(client, stream, Side::Source, record.counters()).await),
-        Far::Outside(server) => outcome(tunnel::relay_tcp(client, server, record.counters()).await),
+        Far::Outside { server, decided } => {
+            let relay = tunnel::relay_tcp(client, server, record.counters());
+            match decided {
+                Some(decided) => relay_while_outside(&context.mesh, &decided, relay).await,
+                None => outcome(relay.await),
+            }
+        }
         Far::SameNode {
             application,
             inbound,
             decided,
         } => {
             let relay = tunnel::relay_tcp(client, application, record.counters());
-            let end = relay_while_allowed(context, &decided, None, relay).await;
+            let end = relay_while_allowed(&context.mesh, &decided, None, relay).await;
             inbound.finish(end.clone());
             end
         }

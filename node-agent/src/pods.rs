@@ -3,14 +3,13 @@
 mod accepting;
 mod old_sockets;
 mod plaintext_ports;
-mod rows;
 mod slots;
 
 pub(crate) use plaintext_ports::PlaintextPorts;
 pub(crate) use slots::Slots;
 
 use crate::{
-    broker::{BrokerError, Enrolled},
+    broker::{BrokerError, Enrolled, PodRows},
     context::Context,
     verdicts::Verdicts,
 };
@@ -52,7 +51,7 @@ pub(crate) struct LocalPod {
     /// What the verdicts about this pod rest on.
     pub(crate) basis: Mutex<Option<Basis>>,
     /// What the kernel has; unknown after a failure.
-    rows: Mutex<Option<crate::broker::PodRows>>,
+    rows: Mutex<Option<PodRows>>,
 }
 
 impl LocalPod {
@@ -134,11 +133,12 @@ impl LocalPods {
     }
 }
 
-/// Makes the enrolled pods those that the snapshot names; called by one task, one snapshot after the other.
+/// Makes the enrolled pods those that the snapshot in force names.
 ///
 /// Connections decide by the snapshot from the moment it is stored in the context; the kernel's rows follow here.
-pub(crate) async fn reconcile(context: &Arc<Context>, mesh: &Mesh) {
-    let _writing = context.duty.writing().await;
+pub(crate) async fn reconcile(context: &Arc<Context>) {
+    let (_writing, mesh) = context.mesh.to_follow(&context.duty).await;
+    let mesh = &*mesh;
     let wanted: HashMap<&WorkloadUid, &Arc<Workload>> = mesh
         .local_workloads()
         .filter(|workload| workload.enrolled && workload.netns.is_some())
@@ -223,7 +223,7 @@ async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
     let Some(netns) = workload.netns.as_deref().map(PathBuf::from) else {
         return;
     };
-    let rows = rows::of(mesh, workload);
+    let rows = PodRows::of(mesh, workload);
     match context.broker.enroll(&netns, &rows).await {
         Ok(enrolled) => {
             warn_of_unknown_addresses(workload, &enrolled.addresses);
@@ -252,7 +252,7 @@ fn start(
     mesh: &Mesh,
     workload: &Arc<Workload>,
     netns: PathBuf,
-    rows: crate::broker::PodRows,
+    rows: PodRows,
     enrolled: Enrolled,
 ) -> Arc<LocalPod> {
     let already_open = enrolled.already_open.len();
@@ -300,12 +300,16 @@ fn start(
 }
 
 fn update(context: &Context, mesh: &Mesh, workload: &Workload, pod: &LocalPod) {
-    let rows = rows::of(mesh, workload);
+    let rows = PodRows::of(mesh, workload);
     let mut current = pod.rows.lock().unwrap_or_else(PoisonError::into_inner);
     if current.as_ref() == Some(&rows) {
         return;
     }
-    match context.broker.update(pod.id, &rows) {
+    let written = match &*current {
+        Some(before) => context.broker.change(pod.id, before, &rows),
+        None => context.broker.update(pod.id, &rows),
+    };
+    match written {
         Ok(()) => {
             *current = Some(rows);
             context.pods.failures().remove(&workload.uid);

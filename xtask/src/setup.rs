@@ -41,6 +41,8 @@ pub(crate) enum Purpose {
     Ebpf,
     /// Building nodes and pods out of namespaces, and looking at the link.
     Network,
+    /// Nodes that answer on NodePorts.
+    NodePorts,
     /// Booting other kernels.
     Vm,
 }
@@ -70,6 +72,15 @@ const TCPDUMP: Program = Program {
     },
     why: "looking at the bytes on the link",
 };
+const NFT: Program = Program {
+    name: "nft",
+    packages: Names {
+        apt: "nftables",
+        dnf: "nftables",
+        pacman: "nftables",
+    },
+    why: "a node that translates addresses, as for a NodePort",
+};
 const QEMU: Program = Program {
     name: "qemu-system-x86_64",
     packages: Names {
@@ -95,13 +106,14 @@ impl Purpose {
         match self {
             Self::Ebpf => &[],
             Self::Network => &[IP, TCPDUMP],
+            Self::NodePorts => &[NFT],
             Self::Vm => &[IP, QEMU, XZ],
         }
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let everything = [Purpose::Ebpf, Purpose::Network, Purpose::Vm];
+    let everything = [Purpose::Ebpf, Purpose::Network, Purpose::NodePorts, Purpose::Vm];
     ensure(
         if args.purposes.is_empty() {
             &everything

@@ -59,7 +59,7 @@ impl Stage {
         match self {
             Self::Lint | Self::Unit => &[],
             Self::Kernel => &[Purpose::Ebpf],
-            Self::E2e => &[Purpose::Ebpf, Purpose::Network],
+            Self::E2e => &[Purpose::Ebpf, Purpose::Network, Purpose::NodePorts],
             Self::Vm => &[Purpose::Ebpf, Purpose::Vm],
         }
     }

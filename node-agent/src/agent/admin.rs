@@ -135,7 +135,7 @@ impl AdminState for State {
             node: self.context.node.to_string(),
             instance: self.instance.clone(),
             trust_domain: self.trust_domain.clone(),
-            generation: self.report.generation(),
+            generation: self.context.mesh.acknowledged(),
             config_from: self.report.in_force().from.as_str().to_owned(),
             config_errors: self.report.errors().len(),
             config_problems: self.report.errors().into_iter().take(MAX_PROBLEMS).collect(),

@@ -20,7 +20,7 @@ use std::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{runtime::Handle, sync::mpsc};
-use tramline_core::{mesh::Mesh, object::Objects};
+use tramline_core::object::Objects;
 
 /// How often pods that could not be enrolled are tried again, and pods looked at whose namespace may have been
 /// replaced.
@@ -33,7 +33,6 @@ const MAX_LOGGED: usize = 100;
 pub(super) struct Report {
     errors: Mutex<Vec<String>>,
     in_force: Mutex<InForce>,
-    generation: AtomicU64,
     /// For the metrics.
     pub(super) counts: Counts,
 }
@@ -94,11 +93,6 @@ impl Report {
         self.lock().clone()
     }
 
-    /// The snapshot that both the agent and the kernel's rows follow: what is refused by it is refused everywhere.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
     /// What is in force.
     pub(super) fn in_force(&self) -> InForce {
         self.in_force
@@ -144,8 +138,7 @@ impl Follower {
                     if self.context.pods.failed() == 0 && !pods::any_replaced(&self.context) {
                         continue;
                     }
-                    let mesh = self.context.mesh.load_full();
-                    reconcile(&self.context, mesh, &self.data).await;
+                    reconcile(&self.context, &self.data).await;
                     tell(&self.context, &self.enrolled);
                 }
             }
@@ -201,10 +194,21 @@ impl Follower {
     async fn put_in_force(&self, accepted: Accepted, from: Origin, remark: Option<String>) {
         let Accepted { objects, mesh } = accepted;
         let generation = mesh.generation();
-        if apply(&self.context, mesh, &self.data).await {
-            self.report.set_in_force(objects, from);
-            self.report.generation.store(generation, Ordering::Release);
+        let follow = async {
+            self.context.pool.retain_destinations(|address, identity| {
+                mesh.workload_by_address(address.ip())
+                    .is_some_and(|workload| workload.identity == *identity)
+            });
+            let done = reconcile(&self.context, &self.data).await;
+            if done {
+                self.report.set_in_force(objects, from);
+            }
+            done
+        };
+        if self.context.mesh.put(mesh.clone(), follow).await {
             self.report.counts.applied();
+            let pods = self.context.pods.all().len();
+            tracing::info!(generation, pods, "configuration in force");
             match remark {
                 Some(remark) => self.configured.ok_but(remark),
                 None => self.configured.ok(),
@@ -236,35 +240,12 @@ impl Follower {
     }
 }
 
-/// Whether the kernel follows the snapshot too.
-async fn apply(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) -> bool {
-    let generation = mesh.generation();
-    // Decisions first, then the kernel's rows: whatever the kernel still passes by old rows was allowed until now,
-    // and what it hands to the agent is decided by the new snapshot.
-    context.mesh.store(mesh.clone());
-    context.generations.send_replace(generation);
-    context.pool.retain_destinations(|address, identity| {
-        mesh.workload_by_address(address.ip())
-            .is_some_and(|workload| workload.identity == *identity)
-    });
-    if !reconcile(context, mesh, data).await {
-        return false;
-    }
-    tracing::info!(
-        generation,
-        pods = context.pods.all().len(),
-        "configuration in force"
-    );
-    true
-}
-
-/// False if it broke off: then the kernel's rows may be those of an older snapshot.
-pub(super) async fn reconcile(context: &Arc<Context>, mesh: Arc<Mesh>, data: &Handle) -> bool {
+/// Brings the kernel up to the snapshot in force. False if it broke off: then the kernel's rows may be those of an older
+/// one.
+pub(super) async fn reconcile(context: &Arc<Context>, data: &Handle) -> bool {
     let context = context.clone();
     // On the data plane's runtime: the accept loops of a pod run where it was enrolled.
-    let done = data
-        .spawn(async move { pods::reconcile(&context, &mesh).await })
-        .await;
+    let done = data.spawn(async move { pods::reconcile(&context).await }).await;
     if let Err(error) = &done {
         tracing::error!(%error, "enrolling pods failed");
     }

@@ -31,6 +31,9 @@ pub(super) fn register(context: &Arc<Context>, report: &Arc<Report>, checks: &Ch
     balancer(&from);
     certificates(&from);
     pods(&from);
+    from.samples(&families::CONFIG_GENERATION, |context| {
+        one(context.mesh.acknowledged())
+    });
     configuration(context, report);
     let checks = checks.clone();
     context.observer.metrics().register(&families::READY, move || {
@@ -223,7 +226,6 @@ fn configuration(context: &Arc<Context>, report: &Arc<Report>) {
         let report = report.clone();
         context.observer.metrics().register(family, move || read(&report));
     };
-    register(&families::CONFIG_GENERATION, |report| one(report.generation()));
     register(&families::CONFIG_ERRORS, |report| {
         one(report.errors().len() as u64)
     });

@@ -1,14 +1,14 @@
 //! Enrolment of a pod: from a namespace's file to captured, and back.
 
 use super::{
-    Broker, BrokerError,
+    Broker, BrokerError, PodRows,
     network::Network,
     open_sockets::{self, OpenSocket},
 };
 use crate::sys::netns::Netns;
 use ipnet::IpNet;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::{IpAddr, TcpListener},
     os::fd::OwnedFd,
@@ -23,21 +23,6 @@ use tramline_common::{
 
 /// The families a listener exists in: a v6 socket on a specific address takes no IPv4.
 pub(super) const FAMILIES: [u32; 2] = [libc::AF_INET as u32, libc::AF_INET6 as u32];
-
-/// What the maps hold about a pod, projected from the policy core.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodRows {
-    /// One of [`map::plaintext`], for ports without a row of their own.
-    pub plaintext_default: u32,
-    /// One of [`map::plaintext`] by port.
-    pub plaintext: BTreeMap<u16, u32>,
-    /// Ports the pod's own connects bypass the mesh to.
-    pub excluded_outbound_ports: BTreeSet<u16>,
-    /// Ports on which the pod is reached without the mesh.
-    pub excluded_inbound_ports: BTreeSet<u16>,
-    /// Destinations the pod's own connects bypass the mesh to.
-    pub excluded_outbound_ranges: BTreeSet<IpNet>,
-}
 
 /// A pod whose connections the agent now has.
 pub struct Enrolled {
@@ -154,23 +139,53 @@ impl Broker {
         })
     }
 
-    /// Makes the maps' rows of a pod these.
+    /// Makes the maps' rows of a pod these, whatever they are; looks through the rows of all pods for it.
     pub fn update(&self, id: PodId, rows: &PodRows) -> Result<(), BrokerError> {
-        let excluded = |ports: &BTreeSet<u16>, way| -> Vec<PodPort> {
-            ports.iter().map(|port| PodPort::new(id, *port, way)).collect()
-        };
-        let mut ports = excluded(&rows.excluded_outbound_ports, direction::OUTBOUND);
-        ports.extend(excluded(&rows.excluded_inbound_ports, direction::INBOUND));
-        let ranges: Vec<_> = rows
-            .excluded_outbound_ranges
-            .iter()
-            .map(|range| range_row(id, range))
-            .collect();
         // First what may tighten.
-        self.maps.set_plaintext(id, &plaintext_rows(id, rows))?;
+        let plaintext: Vec<_> = plaintext_rows(id, rows).collect();
+        self.maps.set_plaintext(id, &plaintext)?;
+        let ports: Vec<_> = excluded_ports(id, rows).collect();
         self.maps.set_excluded_ports(id, &ports)?;
+        let ranges = &rows.excluded_outbound_ranges;
+        let ranges: Vec<_> = ranges.iter().map(|range| range_row(id, range)).collect();
         self.maps.set_excluded_ranges(id, &ranges)?;
         Ok(())
+    }
+
+    /// Makes the maps' rows of a pod these where they are known: `before`. Costs what differs, however many pods there are.
+    ///
+    /// # Errors
+    /// A map refuses a row: then it is not known what they are.
+    pub fn change(&self, id: PodId, before: &PodRows, rows: &PodRows) -> Result<(), BrokerError> {
+        let old: BTreeMap<_, _> = plaintext_rows(id, before)
+            .map(|(key, row)| (key.port, row))
+            .collect();
+        let set = plaintext_rows(id, rows).filter(|(key, row)| old.get(&key.port) != Some(row));
+        let gone = before
+            .plaintext
+            .keys()
+            .filter(|port| !rows.plaintext.contains_key(port));
+        let gone = gone.map(|port| PodPort::new(id, *port, direction::INBOUND));
+        // In the order of `update`: first what may tighten.
+        let (set, gone): (Vec<_>, Vec<_>) = (set.collect(), gone.collect());
+        self.maps.change_plaintext(&set, &gone)?;
+        let (old, new): (Vec<_>, Vec<_>) = (
+            excluded_ports(id, before).collect(),
+            excluded_ports(id, rows).collect(),
+        );
+        let set: Vec<_> = new
+            .iter()
+            .filter(|key| !old.contains(key))
+            .map(|key| (*key, 1))
+            .collect();
+        let gone: Vec<_> = old.iter().filter(|key| !new.contains(key)).copied().collect();
+        self.maps.change_excluded_ports(&set, &gone)?;
+        let (old, new) = (&before.excluded_outbound_ranges, &rows.excluded_outbound_ranges);
+        let of = |ranges: &mut dyn Iterator<Item = &IpNet>| -> Vec<_> {
+            ranges.map(|range| range_row(id, range)).collect()
+        };
+        let (set, gone) = (of(&mut new.difference(old)), of(&mut old.difference(new)));
+        Ok(self.maps.change_excluded_ranges(&set, &gone)?)
     }
 
     /// Ends sockets that were open before enrolment; returns how many were still there.
@@ -337,13 +352,19 @@ impl Broker {
 
 /// The default row comes last: at each moment in between, a port's answer is its old or its new one, never the new
 /// default of a port that is about to get a row of its own.
-fn plaintext_rows(id: PodId, rows: &PodRows) -> Vec<(PodPort, u32)> {
+fn plaintext_rows(id: PodId, rows: &PodRows) -> impl Iterator<Item = (PodPort, u32)> {
     rows.plaintext
         .iter()
         .map(|(port, verdict)| (*port, *verdict))
         .chain(std::iter::once((0, rows.plaintext_default)))
-        .map(|(port, verdict)| (PodPort::new(id, port, direction::INBOUND), verdict))
-        .collect()
+        .map(move |(port, verdict)| (PodPort::new(id, port, direction::INBOUND), verdict))
+}
+
+fn excluded_ports(id: PodId, rows: &PodRows) -> impl Iterator<Item = PodPort> {
+    let outbound = rows.excluded_outbound_ports.iter();
+    let outbound = outbound.map(move |port| PodPort::new(id, *port, direction::OUTBOUND));
+    let inbound = rows.excluded_inbound_ports.iter();
+    outbound.chain(inbound.map(move |port| PodPort::new(id, *port, direction::INBOUND)))
 }
 
 fn range_row(id: PodId, range: &IpNet) -> (u32, RangeData) {
@@ -371,7 +392,6 @@ mod tests {
             ..PodRows::default()
         };
         let ports: Vec<_> = plaintext_rows(7, &rows)
-            .into_iter()
             .map(|(key, verdict)| (key.port, verdict))
             .collect();
         assert_eq!(ports, [(80, plaintext::DROP), (0, plaintext::PASS)]);

@@ -135,6 +135,24 @@ impl Maps {
         replace(&self.plaintext, name::PLAINTEXT, |key| key.pod == pod, wanted)
     }
 
+    /// Sets some plaintext rows, then removes others.
+    pub(crate) fn change_plaintext(
+        &self,
+        set: &[(PodPort, u32)],
+        gone: &[PodPort],
+    ) -> Result<(), KernelError> {
+        change(&self.plaintext, name::PLAINTEXT, set, gone)
+    }
+
+    /// Excludes some ports, then others no longer.
+    pub(crate) fn change_excluded_ports(
+        &self,
+        set: &[(PodPort, u32)],
+        gone: &[PodPort],
+    ) -> Result<(), KernelError> {
+        change(&self.excluded_ports, name::EXCLUDED_PORTS, set, gone)
+    }
+
     /// Forgets which ports the pod listens on.
     pub(crate) fn clear_listening(&self, pod: PodId) -> Result<(), KernelError> {
         replace(&self.listening, name::LISTENING, |key| key.pod == pod, &[])
@@ -159,7 +177,7 @@ impl Maps {
         pod: PodId,
         wanted: &[(u32, RangeData)],
     ) -> Result<(), KernelError> {
-        let mut map = lock(&self.excluded_ranges);
+        let map = lock(&self.excluded_ranges);
         let keep: Vec<_> = wanted.iter().map(|(bits, data)| Key::new(*bits, *data)).collect();
         let same =
             |a: &Key<RangeData>, b: &Key<RangeData>| a.prefix_len() == b.prefix_len() && a.data() == b.data();
@@ -167,12 +185,25 @@ impl Maps {
             .keys()
             .filter_map(Result::ok)
             .filter(|key| key.data().pod == pod.to_ne_bytes() && !keep.iter().any(|k| same(k, key)))
+            .map(|key| (key.prefix_len(), key.data()))
             .collect();
-        for key in &keep {
-            map.insert(key, 1, 0).map_err(in_map(name::EXCLUDED_RANGES))?;
+        drop(map);
+        self.change_excluded_ranges(wanted, &stale)
+    }
+
+    /// Excludes some ranges, then others no longer.
+    pub(crate) fn change_excluded_ranges(
+        &self,
+        set: &[(u32, RangeData)],
+        gone: &[(u32, RangeData)],
+    ) -> Result<(), KernelError> {
+        let mut map = lock(&self.excluded_ranges);
+        for (bits, data) in set {
+            map.insert(&Key::new(*bits, *data), 1, 0)
+                .map_err(in_map(name::EXCLUDED_RANGES))?;
         }
-        for key in &stale {
-            absent_is_fine(map.remove(key), name::EXCLUDED_RANGES)?;
+        for (bits, data) in gone {
+            absent_is_fine(map.remove(&Key::new(*bits, *data)), name::EXCLUDED_RANGES)?;
         }
         Ok(())
     }
@@ -253,23 +284,32 @@ pub(super) fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>, capacity
     keys.take(capacity).filter(Result::is_ok).count()
 }
 
-/// Inserts the wanted rows, then removes the pod's other rows: there is no moment without a row that stays.
+/// Inserts the wanted rows, then removes the pod's other rows. Walks the rows of all pods to find them: for a pod of which it
+/// is not known what the map has; [`change`] is for the others.
 fn replace<K: Plain + Eq, V: Plain>(
     map: &Mutex<HashMap<MapData, K, V>>,
     map_name: &'static str,
     is_pods: impl Fn(&K) -> bool,
     wanted: &[(K, V)],
 ) -> Result<(), KernelError> {
+    change(map, map_name, wanted, &[])?;
+    let is_stale = |key: &K| is_pods(key) && !wanted.iter().any(|(wanted, _)| wanted == key);
+    let stale: Vec<K> = lock(map).keys().filter_map(Result::ok).filter(is_stale).collect();
+    change(map, map_name, &[], &stale)
+}
+
+/// Inserts rows, then removes others: there is no moment without a row that stays.
+fn change<K: Plain, V: Plain>(
+    map: &Mutex<HashMap<MapData, K, V>>,
+    map_name: &'static str,
+    set: &[(K, V)],
+    gone: &[K],
+) -> Result<(), KernelError> {
     let mut map = lock(map);
-    for (key, value) in wanted {
+    for (key, value) in set {
         map.insert(key, value, 0).map_err(in_map(map_name))?;
     }
-    let stale: Vec<K> = map
-        .keys()
-        .filter_map(Result::ok)
-        .filter(|key| is_pods(key) && !wanted.iter().any(|(wanted, _)| wanted == key))
-        .collect();
-    for key in &stale {
+    for key in gone {
         absent_is_fine(map.remove(key), map_name)?;
     }
     Ok(())

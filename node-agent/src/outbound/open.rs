@@ -10,7 +10,7 @@ use crate::{
     observe::{OpenConnection, Outcome, Path, SecurityPolicy},
     pods::LocalPod,
     random,
-    recheck::Decided,
+    recheck::{Decided, Outside, not_outside},
     tunnel::{ConnectRequest, Forwarded, PoolKey, Shown, TunnelError},
     verdicts::Verdicts,
 };
@@ -253,7 +253,15 @@ impl Dialled<'_> {
         let within = within.unwrap_or(self.context.waits.egress);
         dial::egress(&self.context.broker, self.pod.id, address, within)
             .await
-            .map(Far::Outside)
+            .map(|server| {
+                let is_outside = not_outside(self.mesh, self.source, address).is_none();
+                let decided = is_outside.then(|| Outside {
+                    generation: self.mesh.generation(),
+                    source: self.source.uid.clone(),
+                    address,
+                });
+                Far::Outside { server, decided }
+            })
             .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))
     }
 }

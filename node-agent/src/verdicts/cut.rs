@@ -1,6 +1,6 @@
 //! Connections that the kernel let pass and that the configuration now forbids.
 
-use crate::{broker::PassedConnection, context::Context, inbound, observe::Outcome};
+use crate::{broker::PassedConnection, context::Context, inbound, observe::Outcome, recheck::not_outside};
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
@@ -8,12 +8,7 @@ use std::{
     time::Duration,
 };
 use tramline_common::PodId;
-use tramline_core::{
-    authz,
-    mesh::Mesh,
-    reason::Reason,
-    verdict::{KernelVerdict, kernel_verdict},
-};
+use tramline_core::{authz, mesh::Mesh, reason::Reason};
 
 /// After this long a system call that was under way has ended.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
@@ -88,9 +83,9 @@ pub(super) fn once_more(context: &Arc<Context>) {
     let context = context.clone();
     tokio::spawn(async move {
         tokio::time::sleep(SECOND_LOOK).await;
-        let _writing = context.duty.writing().await;
+        let (_writing, mesh) = context.mesh.to_follow(&context.duty).await;
         if context.duty.is_on() {
-            forbidden(&context, &context.mesh.load_full());
+            forbidden(&context, &mesh);
         }
     });
 }
@@ -109,9 +104,7 @@ fn refusal(context: &Context, mesh: &Mesh, connection: &PassedConnection) -> Opt
         None => return Some(Reason::UnknownWorkload.into()),
     };
     let Some(destination) = connection.destination else {
-        let outside = kernel_verdict(mesh, &source, connection.server) == Some(KernelVerdict::Outside);
-        let why = "the address it leads to is of the mesh now";
-        return (!outside).then(|| Outcome::new(Reason::MtlsRequired).with_detail(why));
+        return not_outside(mesh, &source, connection.server);
     };
     let destination = match of(destination)? {
         Some(destination) => destination,

@@ -16,6 +16,7 @@ pub mod mutate;
 #[path = "../../../node-agent/core/tests/core/oracle/naive.rs"]
 mod naive;
 mod targets;
+pub mod world;
 
 use std::alloc::System;
 use std::sync::{Mutex, PoisonError};

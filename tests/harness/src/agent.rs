@@ -338,6 +338,28 @@ impl Agent {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// The generation of the configuration that it and the kernel follow: what `tramline status` says.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn generation(&self) -> Result<u64> {
+        let answer = http::get_unix(&self.admin, "/status")?;
+        let status: Value = serde_json::from_str(&answer.body).context("a status that is no JSON")?;
+        status["generation"]
+            .as_u64()
+            .with_context(|| format!("no generation in {status}"))
+    }
+
+    /// Has it begin its access log anew and removes what was in it.
+    ///
+    /// # Errors
+    /// There is none, or the agent is not running.
+    pub fn discard_access_log(&self) -> Result<()> {
+        fs::remove_file(&self.access_log)?;
+        let process = self.process.as_ref().context("the agent is not running")?;
+        process.signal(Signal::SIGHUP)
+    }
+
     /// How many descriptors it has open.
     ///
     /// # Errors

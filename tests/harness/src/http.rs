@@ -1,12 +1,17 @@
-//! The smallest HTTP client that reads an agent's health and metrics from inside its namespace.
+//! The smallest HTTP client that reads an agent's health and metrics from inside its namespace, and its admin socket.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::netns::Netns;
+
+/// For one answer.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// An answer.
 #[derive(Debug)]
@@ -22,10 +27,24 @@ pub struct Answer {
 /// # Errors
 /// Nobody listens, or what answers is not HTTP.
 pub fn get(netns: &Netns, address: SocketAddr, path: &str) -> Result<Answer> {
-    let limit = Duration::from_secs(2);
-    let mut stream = netns.connect(address, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.set_write_timeout(Some(limit))?;
+    let stream = netns.connect(address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    exchange(stream, path)
+}
+
+/// `GET path` at a unix socket, within two seconds: what `tramline` asks, without its start.
+///
+/// # Errors
+/// Nobody listens, or what answers is not HTTP.
+pub fn get_unix(socket: &Path, path: &str) -> Result<Answer> {
+    let stream = UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    exchange(stream, path)
+}
+
+fn exchange(mut stream: impl Read + Write, path: &str) -> Result<Answer> {
     // HTTP/1.0: the answer ends with the connection, so there is no chunking to undo.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: agent\r\n\r\n")?;
     let mut bytes = Vec::new();

@@ -146,13 +146,12 @@ impl Mesh {
         })
     }
 
-    fn generations(&self) -> Result<Vec<u64>> {
-        let one = |agent: &Agent| {
-            agent.cli("status")?["generation"]
-                .as_u64()
-                .context("no generation in the status")
-        };
-        self.agents.iter().map(one).collect()
+    /// The generation that each agent says it follows.
+    ///
+    /// # Errors
+    /// One does not answer.
+    pub fn generations(&self) -> Result<Vec<u64>> {
+        self.agents.iter().map(Agent::generation).collect()
     }
 
     /// The agent of a node, counted from 1.

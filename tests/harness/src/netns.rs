@@ -79,6 +79,37 @@ impl Netns {
         Ok(())
     }
 
+    /// Adds a ruleset of nftables inside.
+    ///
+    /// # Errors
+    /// `nft` is missing or refuses it; the message holds its words.
+    pub fn nft(&self, ruleset: &str) -> Result<()> {
+        let mut child = self
+            .enter(|| {
+                Command::new("nft")
+                    .args(["-f", "-"])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::piped())
+                    .spawn()
+            })?
+            .context("start `nft` (package nftables)")?;
+        child
+            .stdin
+            .take()
+            .context("no stdin for nft")?
+            .write_all(ruleset.as_bytes())?;
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!(
+                "nft in {}: {}\n{ruleset}",
+                self.name,
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
+    }
+
     /// Sets `/proc/sys/<key>` as seen from inside (the kernel resolves `/proc/sys/net` by the writing task).
     ///
     /// # Errors

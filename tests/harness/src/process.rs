@@ -191,6 +191,19 @@ impl Process {
         self.json()
     }
 
+    /// Ends its input, waits for the good end that long-lived test applications come to then, and returns the lines of its
+    /// output, which is removed: of a process that writes much.
+    ///
+    /// # Errors
+    /// It ended badly or not in time; the message holds its words.
+    pub fn finish_and_clear(mut self, limit: Duration) -> Result<Vec<Value>> {
+        drop(self.stdin());
+        let out = self.out.clone();
+        let lines = self.finish(limit)?;
+        fs::remove_file(&out)?;
+        Ok(lines)
+    }
+
     /// Lets it run on when this value is dropped.
     pub fn detach(mut self) {
         self.detached = true;

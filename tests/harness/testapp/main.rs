@@ -10,6 +10,7 @@ mod forge;
 mod get;
 mod hello;
 mod hold;
+mod knock;
 mod out;
 mod probe;
 mod server;
@@ -46,6 +47,8 @@ enum Command {
     Storm(storm::Storm),
     /// Many connections held open at once.
     Hold(hold::Hold),
+    /// Connections to several addresses, each reported.
+    Knock(knock::Knock),
     /// A connection every few milliseconds until told to stop.
     Probe(probe::Probe),
     /// Connections over which bytes go back and forth without pause until told to stop.
@@ -74,6 +77,7 @@ fn run(command: Command) -> Result<()> {
         Command::Get(command) => in_runtime(command.run()),
         Command::Storm(command) => in_runtime(command.run()),
         Command::Hold(command) => in_runtime(command.run()),
+        Command::Knock(command) => in_runtime(command.run()),
         Command::Probe(command) => in_runtime(command.run()),
         Command::Stream(command) => in_runtime(command.run()),
     }

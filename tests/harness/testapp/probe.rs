@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
+use nix::sys::time::TimeValLike as _;
+use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -37,14 +39,28 @@ impl Probe {
                 () = &mut ended => return Ok(()),
             }
             let begun = start.elapsed();
+            let begun_ns = clock()?;
             let done = timeout(limit, storm::once(self.to, number, 64)).await;
             let result = match done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(()) => "ok".to_owned(),
                 Err(error) => errors::name(&error),
             };
             let us = (start.elapsed() - begun).as_micros();
-            out::line(&json!({"event": "probe", "at_ms": begun.as_millis(), "us": us, "result": result}))?;
+            out::line(&json!({
+                "event": "probe",
+                "at_ms": begun.as_millis(),
+                "begun_ns": begun_ns,
+                "ended_ns": clock()?,
+                "us": us,
+                "result": result,
+            }))?;
         }
         Ok(())
     }
+}
+
+/// The clock that all processes of the machine share.
+fn clock() -> Result<i64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(now.num_nanoseconds())
 }

@@ -4,6 +4,7 @@
     reason = "a broken machine ends the test with a backtrace"
 )]
 
+pub mod node;
 pub mod two;
 
 use nix::sched::{CloneFlags, setns};

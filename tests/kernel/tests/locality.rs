@@ -7,11 +7,9 @@
 
 use std::{net::IpAddr, path::Path, process::Command};
 use tramline_common::map::plaintext;
-use tramline_kernel_tests::{Pod, V4, rows};
+use tramline_kernel_tests::{Pod, V4, node::is_outside, rows};
 use tramline_node_agent::broker::{Broker, NotProven};
 
-/// Set in the program that runs inside the node.
-const INSIDE: &str = "TRAMLINE_TEST_INSIDE_NODE";
 const OTHER_V4: &str = "10.99.0.3";
 const OTHER_V6: &str = "fd99::3";
 /// Interfaces of the node.
@@ -20,26 +18,6 @@ const OTHERS: &str = "other";
 fn ip(args: &str) {
     let status = Command::new("ip").args(args.split(' ')).status().expect("ip");
     assert!(status.success(), "ip {args}");
-}
-
-/// Runs the test of this name again inside a namespace; false inside it.
-fn is_outside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return false;
-    }
-    let name = format!("tln-{}-{}", std::process::id(), &test[..4]);
-    ip(&format!("netns add {name}"));
-    ip(&format!("-n {name} link set lo up"));
-    let (test, program) = (test.to_owned(), std::env::current_exe().expect("this program"));
-    let status = tramline_kernel_tests::inside(&Path::new("/run/netns").join(&name), move || {
-        Command::new(program)
-            .args(["--exact", &test, "--nocapture"])
-            .env(INSIDE, "1")
-            .status()
-    });
-    ip(&format!("netns del {name}"));
-    assert!(status.expect("this program again").success());
-    true
 }
 
 /// A pod with one interface, whose other end in the node is [`OTHERS`].

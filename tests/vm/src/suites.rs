@@ -46,6 +46,8 @@ fn run_one(program: &Path) -> Result<()> {
     let mut child = Command::new(program)
         .args(["--test-threads=1"])
         .env("RUST_BACKTRACE", "0")
+        // Of random meshes as many as an emulated processor does in its time.
+        .env("TRAMLINE_MESHES", "12")
         .spawn()
         .with_context(|| format!("start {}", program.display()))?;
     let status = wait(&mut child)?;
