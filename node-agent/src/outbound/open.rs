@@ -274,6 +274,8 @@ fn is_about_endpoint(reason: Reason) -> bool {
             | Reason::ConnectUnreachable
             | Reason::HandshakeTimeout
             | Reason::TunnelLost
+            // Another endpoint's agent may accept it: roots and lists are replaced node by node.
+            | Reason::CertificateRefused
             // Answers of the agent before the endpoint, to which nothing was delivered.
             | Reason::UnknownWorkload
             | Reason::AgentDraining
