@@ -128,5 +128,6 @@ fn opening(
         trace: Some(trace),
         kernel: None,
         dry_run: None,
+        claimed_cluster: None,
     }
 }
