@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -59,7 +59,9 @@ fn without_a_certificate_nothing_goes_in_plaintext() -> Result<()> {
     // The last good reading stays in force, and new certificates are signed with it.
     files[0].remove_authority()?;
     wait::until("the agent to say that its authority is gone", SOON, || {
-        Ok(world.mesh.agent(1)?.words().contains("is gone").then_some(()))
+        let agent = world.mesh.agent(1)?;
+        let counted = agent.metric("tramline_trust_errors", &[])? > 0.5;
+        Ok((counted && agent.words().contains("is gone")).then_some(()))
     })?;
     for to in [far, service] {
         world.exchange(to, "")?;
@@ -103,6 +105,15 @@ fn without_a_certificate_nothing_goes_in_plaintext() -> Result<()> {
         let counted = world.mesh.agent(1)?.metric("tramline_verdicts_total", &labels)?;
         ensure!(counted >= 1.0, "{reporter}: {counted}");
     }
+    let agent = world.mesh.agent(1)?;
+    let failed = agent.metric("tramline_certificates_issued_total", &["result=\"failed\""])?;
+    let made = agent.metric("tramline_certificates_issued_total", &["result=\"made\""])?;
+    let ends = agent.metric("tramline_authority_expiry_timestamp_seconds", &[])?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    ensure!(
+        failed >= 1.0 && made >= 2.0 && ends <= now,
+        "{failed} failed, {made} made, {ends} at {now}"
+    );
     // What needs no certificate goes on: the same node, and a connection that was open.
     world.exchange(near, "")?;
     writeln!(held.stdin().context("no stdin")?, "again")?;

@@ -84,6 +84,13 @@ fn certificates_rotate_under_load_and_no_request_fails() -> Result<()> {
         rotations.counts()
     );
     for node in [1, 2] {
+        let refused = mesh
+            .agent(node)?
+            .metric("tramline_certificates_issued_total", &["result=\"failed\""])?;
+        ensure!(
+            refused < 0.5,
+            "node{node}: {refused} certificates could not be made"
+        );
         let failed = mesh
             .agent(node)?
             .metric("tramline_verdicts_total", &["verdict=\"fail\""])?;
