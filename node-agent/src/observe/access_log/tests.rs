@@ -40,10 +40,12 @@ fn a_text_line_has_every_field_in_ztunnels_names() {
         line,
         "time=2023-11-14T22:13:20.042Z start=2023-11-14T22:13:20.029Z direction=outbound \
          trace_id=4bf92f3577b34da6a3ce929d0e0e4737 src.addr=10.0.1.2:40000 src.workload=sleep-5d9c-x7 \
-         src.namespace=default src.cluster=Kubernetes src.identity=spiffe://cluster.local/ns/default/sa/sleep dst.addr=10.0.2.3:15008 \
+         src.namespace=default src.cluster=Kubernetes \
+         src.identity=spiffe://cluster.local/ns/default/sa/sleep dst.addr=10.0.2.3:15008 \
          dst.original=10.96.0.9:5000 dst.hbone_addr=10.0.2.3:5000 dst.service=helloworld.default.svc.cluster.local \
          dst.workload=helloworld-5d9c-x7 dst.namespace=default \
-         dst.cluster=Kubernetes dst.identity=spiffe://cluster.local/ns/default/sa/helloworld bytes_sent=80 bytes_recv=233 duration_ms=12 \
+         dst.cluster=Kubernetes dst.identity=spiffe://cluster.local/ns/default/sa/helloworld \
+         bytes_sent=80 bytes_recv=233 duration_ms=12 \
          connect_ms=1.041 path=hbone security=mutual_tls verdict=allow reason=ok response_flags=-\n"
     );
 }
