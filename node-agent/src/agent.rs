@@ -78,7 +78,10 @@ pub fn run(config: RunConfig) -> anyhow::Result<()> {
     let succeeds = handover::ask(&config, &settings)?;
     let access_log = AccessLog::start(&config.access_log, config.access_log_format)?;
     let observer = Observer::new(
-        Metrics::new(MetricsSettings::default()),
+        Metrics::new(MetricsSettings {
+            cluster: config.cluster_id.clone(),
+            ..MetricsSettings::default()
+        }),
         Connections::new(MAX_LISTED),
         access_log,
     );

@@ -18,4 +18,4 @@ pub use certificate::{CertificateInfo, WorkloadCertificate};
 pub use peer::{PeerIdentityError, peer_identity};
 pub use store::{CertStore, IdentityError, IssueCounts};
 pub use trust::{CrlInfo, PeerRole, RootInfo, Trust, TrustGuard, TrustSnapshot};
-pub use verify::{PeerError, handshake_reason};
+pub use verify::{PeerError, handshake_reason, is_refusal};

@@ -20,7 +20,8 @@ use std::{
 };
 use tokio::net::TcpStream;
 use tramline_core::{
-    admit, authz,
+    admit, authz, baggage,
+    cluster::ClusterName,
     counters::ByteCounters,
     identity::SpiffeId,
     mesh::Mesh,
@@ -39,6 +40,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) mesh: &'a Mesh,
     pub(crate) path: Path,
     pub(crate) source: Option<Arc<Workload>>,
+    /// Where the source's agent says it is: nothing proves that.
+    pub(crate) claimed_cluster: Option<ClusterName>,
     pub(crate) identity: SpiffeId,
     pub(crate) client: SocketAddr,
     pub(crate) original: SocketAddr,
@@ -170,6 +173,7 @@ async fn stream(
             let address = request.authority().parse().unwrap_or(peer);
             let mut info = turned_away(destination, Some(identity), peer, address);
             info.trace = request.traceparent().and_then(TraceId::of_traceparent);
+            info.claimed_cluster = request.baggage().and_then(baggage::cluster);
             request.refuse(StatusCode::SERVICE_UNAVAILABLE, reason);
             return context.observer.open(info).finish(reason);
         }
@@ -183,6 +187,7 @@ async fn stream(
             .workload_by_address(client.ip())
             .filter(|source| source.identity == identity)
             .cloned(),
+        claimed_cluster: request.baggage().and_then(baggage::cluster),
         identity,
         client,
         original: *target.as_ref().unwrap_or(&peer),
@@ -285,6 +290,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
         trace: None,
         kernel: None,
         dry_run: None,
+        claimed_cluster: None,
     });
     let _port = pod.plaintext_ports.hold(client, address);
     let taken = |port| {
@@ -454,6 +460,7 @@ fn turned_away(
         trace: None,
         kernel: None,
         dry_run: None,
+        claimed_cluster: None,
     }
 }
 
@@ -474,5 +481,6 @@ fn arriving(arrival: &Arrival<'_>, destination: &Arc<Workload>, address: SocketA
         trace: arrival.trace,
         kernel: None,
         dry_run: None,
+        claimed_cluster: arrival.claimed_cluster.clone(),
     }
 }

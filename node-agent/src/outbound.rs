@@ -140,5 +140,6 @@ fn opening(
         trace: Some(trace),
         kernel: None,
         dry_run: None,
+        claimed_cluster: None,
     }
 }

@@ -9,6 +9,7 @@
 pub mod admit;
 pub mod authz;
 pub mod baggage;
+pub mod cluster;
 pub mod counters;
 pub mod explain;
 pub mod identity;

@@ -56,6 +56,8 @@ reasons! {
     PeerIdentityMismatch => "peer_identity_mismatch", "IDENTITY_ERROR", "the peer has another identity than expected";
     /// No trusted root vouches for the peer, or it was revoked, before or while the connection was open.
     PeerUntrusted => "peer_untrusted", "IDENTITY_ERROR", "the peer's certificate is revoked or its root is not trusted (any more)";
+    /// The other agent refused the certificate that this one showed: the other end's [`Self::PeerUntrusted`].
+    CertificateRefused => "certificate_refused", "IDENTITY_ERROR", "the other agent does not accept this workload's certificate";
     /// TLS or HTTP/2 did not get ready in time.
     HandshakeTimeout => "handshake_timeout", "H2_HANDSHAKE_FAILURE", "the tunnel's handshake took too long";
     /// The other agent answered CONNECT with a refusal of no closer kind.

@@ -107,6 +107,7 @@ fn record(context: &Context, event: &Event) {
             trace: None,
             kernel: None,
             dry_run: None,
+            claimed_cluster: None,
         })
         .finish(outcome);
 }

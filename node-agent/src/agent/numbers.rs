@@ -181,6 +181,27 @@ fn certificates(from: &Registrar<'_>) {
     from.samples(&families::CERTIFICATES, |context| {
         one(context.certificates.snapshot().len() as u64)
     });
+    from.samples(&families::CERTIFICATES_ISSUED, |context| {
+        let counts = context.certificates.counts();
+        vec![
+            Sample::count(["made"], counts.issued),
+            Sample::count(["failed"], counts.failed),
+        ]
+    });
+    from.samples(&families::AUTHORITY_EXPIRY, |context| {
+        one(seconds(context.certificates.authority().not_after()))
+    });
+    from.samples(&families::TRUST_READS, |context| {
+        let reads = context.certificates.authority().reloads();
+        vec![
+            Sample::count(["taken"], reads.ok),
+            Sample::count(["refused"], reads.failed),
+        ]
+    });
+    from.samples(&families::TRUST_ERRORS, |context| {
+        let errors = context.certificates.authority().reloads().errors;
+        one(errors.len() as u64)
+    });
     from.samples(&families::CERTIFICATE_EARLIEST_EXPIRY, |context| {
         let expiries = context.certificates.snapshot();
         let earliest = expiries.iter().map(|(_, expires)| seconds(*expires)).min();

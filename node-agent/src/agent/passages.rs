@@ -177,6 +177,7 @@ impl Records {
             trace: Some(trace),
             kernel: Some(KernelCarried::default()),
             dry_run: None,
+            claimed_cluster: None,
         };
         let counters = Arc::<ByteCounters>::default();
         let took = match passage.moment {

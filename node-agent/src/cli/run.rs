@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use tramline_core::cluster::ClusterName;
 
 use super::{DEFAULT_BPFFS, DEFAULT_STATE_DIR, duration};
 use crate::observe::access_log;
@@ -39,6 +40,10 @@ pub struct RunConfig {
         default_value = "cluster.local"
     )]
     pub trust_domain: String,
+
+    /// Name of this cluster in telemetry, as Istio's clusterID; other agents are told it, nothing is decided by it
+    #[arg(long, value_name = "NAME", env = "TRAMLINE_CLUSTER_ID", default_value_t)]
+    pub cluster_id: ClusterName,
 
     /// cgroup2 directory to attach at [default: the host's cgroup2 root, found and proven]
     #[arg(long, value_name = "DIR", env = "TRAMLINE_CGROUP_ROOT")]

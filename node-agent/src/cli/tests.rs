@@ -30,6 +30,7 @@ fn the_definition_is_sound() {
 fn run_has_the_documented_defaults() {
     let config = run_config(&[]).unwrap();
     assert_eq!(config.trust_domain, "cluster.local");
+    assert_eq!(config.cluster_id.as_str(), "Kubernetes");
     assert_eq!(config.instance, "default");
     assert_eq!(config.metrics_address.0.unwrap().to_string(), "127.0.0.1:15020");
     assert_eq!(config.access_log, access_log::Destination::Stdout);
@@ -60,6 +61,8 @@ fn run_takes_what_makes_sense_and_refuses_the_rest_as_usage() {
         ["--metrics-address", "localhost"],
         ["--instance", "../x"],
         ["--instance", ""],
+        ["--cluster-id", ""],
+        ["--cluster-id", "two words"],
         ["--certificate-ttl", "5s"],
         ["--certificate-ttl", "1"],
         ["--workers", "0"],

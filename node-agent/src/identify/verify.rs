@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use rustls::{
+    AlertDescription, CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tramline_core::identity::SpiffeId;
 use tramline_core::reason::Reason;
@@ -41,6 +43,25 @@ impl From<PeerError> for rustls::Error {
     }
 }
 
+/// What the peer says of a certificate that it does not accept (RFC 8446, section 6.2).
+const REFUSALS: [AlertDescription; 7] = [
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+];
+
+/// Whether the peer has refused our certificate. Of an error that ended its connection h2 keeps no more than the text.
+pub fn is_refusal(error: &io::Error) -> bool {
+    let text = error.to_string();
+    REFUSALS
+        .iter()
+        .any(|alert| text == rustls::Error::AlertReceived(*alert).to_string())
+}
+
 /// What a failed TLS handshake means to the connection that waited for it.
 ///
 /// `error` is what a TLS stream returned: the `rustls::Error` is looked for among its sources.
@@ -57,6 +78,7 @@ pub fn handshake_reason(error: &io::Error) -> Reason {
         Some(rustls::Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::Revoked,
         )) => Reason::PeerUntrusted,
+        Some(rustls::Error::AlertReceived(alert)) if REFUSALS.contains(alert) => Reason::CertificateRefused,
         _ if error.kind() == io::ErrorKind::TimedOut => Reason::HandshakeTimeout,
         _ => Reason::TlsFailure,
     }

@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use tramline_core::cluster::ClusterName;
+
 use super::record::{ConnectionInfo, Outcome};
 use output::Output;
 use queue::Queue;
@@ -95,6 +97,8 @@ pub(super) struct Entry {
     pub(super) to_destination: u64,
     /// Application bytes towards the source.
     pub(super) to_source: u64,
+    /// The agent's own.
+    pub(super) cluster: ClusterName,
     pub(super) info: ConnectionInfo,
     pub(super) outcome: Outcome,
 }

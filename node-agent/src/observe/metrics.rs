@@ -3,6 +3,7 @@
 mod dry_run;
 mod expose;
 pub mod families;
+mod foreign_clusters;
 mod labels;
 mod process;
 mod series;
@@ -17,15 +18,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
+use tramline_core::cluster::ClusterName;
 use tramline_core::reason::Reason;
 
 use super::access_log::AccessLog;
 use super::connections::{Connections, Live, LiveState};
-use super::record::{Outcome, Path, Reporter, Verdict};
+use super::record::{ConnectionInfo, Outcome, Path, Reporter, Verdict};
 use dry_run::DryRuns;
 use expose::Snapshot;
 use families::Family;
-use labels::{NO_FLAGS, TcpLabels};
+use foreign_clusters::ForeignClusters;
+use labels::{Label, NO_FLAGS, OTHER, TcpLabels, UNKNOWN};
 use process::Process;
 pub use series::{IDLE_LABEL_SET, MAX_LABEL_SETS, Series};
 pub use traffic::{Pair, Traffic};
@@ -86,8 +89,8 @@ impl Sample {
 /// How the metrics are kept.
 #[derive(Debug, Clone)]
 pub struct MetricsSettings {
-    /// Value of `source_cluster` and `destination_cluster`; Istio's default is `Kubernetes`.
-    pub cluster: Arc<str>,
+    /// This agent's cluster.
+    pub cluster: ClusterName,
     /// Distinct label sets kept for the TCP metrics.
     pub max_label_sets: usize,
     /// How long a label set is kept that no connection has, once there are that many.
@@ -97,7 +100,7 @@ pub struct MetricsSettings {
 impl Default for MetricsSettings {
     fn default() -> Self {
         Self {
-            cluster: "Kubernetes".into(),
+            cluster: ClusterName::default(),
             max_label_sets: MAX_LABEL_SETS,
             idle_label_set: IDLE_LABEL_SET,
         }
@@ -106,7 +109,8 @@ impl Default for MetricsSettings {
 
 /// All metrics of one agent.
 pub struct Metrics {
-    cluster: Arc<str>,
+    cluster: ClusterName,
+    foreign: ForeignClusters,
     series: series::Table,
     /// By reporter.
     open: [AtomicU64; 2],
@@ -129,6 +133,7 @@ impl Metrics {
     pub fn new(settings: MetricsSettings) -> Self {
         Self {
             cluster: settings.cluster,
+            foreign: ForeignClusters::default(),
             series: series::Table::new(settings.max_label_sets, settings.idle_label_set),
             open: Default::default(),
             verdicts: Mutex::default(),
@@ -149,6 +154,10 @@ impl Metrics {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(source);
+    }
+
+    pub(super) fn cluster(&self) -> &ClusterName {
+        &self.cluster
     }
 
     pub(super) fn opened(&self, reporter: Reporter) {
@@ -174,11 +183,21 @@ impl Metrics {
         if let Some(series) = &state.series {
             return Arc::clone(series);
         }
-        let labels = TcpLabels::of(&state.info, &self.cluster);
+        let labels = TcpLabels::of(&state.info, self.clusters(&state.info));
         let series = self.series.series(state.info.reporter, labels);
         series.opened.fetch_add(1, Ordering::Relaxed);
         state.series = Some(Arc::clone(&series));
         series
+    }
+
+    fn clusters(&self, info: &ConnectionInfo) -> [Label; 2] {
+        info.clusters(&self.cluster).map(|name| match name {
+            None => UNKNOWN,
+            Some(name) if *name == self.cluster || self.foreign.admit(name) => {
+                Label::Shared(Arc::clone(name.shared()))
+            }
+            Some(_) => OTHER,
+        })
     }
 
     /// Adds the bytes moved since the last report. Bytes prove that the connection was established.
@@ -211,7 +230,8 @@ impl Metrics {
         let flags = outcome.reason.response_flags();
         match &state.series {
             None => {
-                let labels = TcpLabels::of(&state.info, &self.cluster).with_response_flags(flags);
+                let labels =
+                    TcpLabels::of(&state.info, self.clusters(&state.info)).with_response_flags(flags);
                 self.series
                     .series(reporter, labels)
                     .failed

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tramline_core::cluster::ClusterName;
 use tramline_core::counters::ByteCounters;
 use tramline_core::reason::Reason;
 
@@ -57,6 +58,11 @@ impl Observer {
             ended: None,
             handed_over: false,
         }
+    }
+
+    /// The cluster this agent is in.
+    pub fn cluster(&self) -> &ClusterName {
+        self.metrics.cluster()
     }
 
     /// The numbers, for stages that register their own.
@@ -172,6 +178,7 @@ impl Drop for OpenConnection {
             connect,
             to_destination: self.live.counters.to_destination(),
             to_source: self.live.counters.to_source(),
+            cluster: observer.cluster().clone(),
             info,
             outcome,
         });

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tramline_core::authz::Decision;
+use tramline_core::cluster::ClusterName;
 use tramline_core::identity::SpiffeId;
 use tramline_core::reason::Reason;
 use tramline_core::service::Service;
@@ -127,6 +128,8 @@ pub struct ConnectionInfo {
     pub source: Option<Arc<Workload>>,
     /// The client's address as the destination's application will see it.
     pub source_address: SocketAddr,
+    /// The cluster that the other agent says the client is in; `None` where this agent knows by itself, or nobody says.
+    pub claimed_cluster: Option<ClusterName>,
     /// The client's identity: proven (destination side), or the one presented (source side).
     pub source_identity: Option<SpiffeId>,
     /// The workload that was dialled.
@@ -147,6 +150,16 @@ pub struct ConnectionInfo {
     pub kernel: Option<KernelCarried>,
     /// What would have been decided with the dry-run policies enforced; at the destination, where there are any.
     pub dry_run: Option<Arc<Decision>>,
+}
+
+impl ConnectionInfo {
+    /// The clusters of source and destination, as far as they are known. What is configured is in `own`; of a source
+    /// behind another agent that agent has the word.
+    pub(super) fn clusters<'a>(&'a self, own: &'a ClusterName) -> [Option<&'a ClusterName>; 2] {
+        let of = |workload: &Option<Arc<Workload>>| workload.as_ref().map(|_| own);
+        let source = self.claimed_cluster.as_ref().or(of(&self.source));
+        [source, of(&self.destination)]
+    }
 }
 
 /// What the mesh had to say about a connection.

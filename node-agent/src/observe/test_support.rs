@@ -87,6 +87,7 @@ pub(crate) fn connection(reporter: Reporter) -> ConnectionInfo {
         trace: Some(TraceId::new(0x4bf9_2f35_77b3_4da6, 0xa3ce_929d_0e0e_4737)),
         kernel: None,
         dry_run: None,
+        claimed_cluster: None,
     }
 }
 

@@ -30,9 +30,6 @@ use tramline_core::{
     workload::{Protocol, Workload},
 };
 
-/// Name of the cluster in the baggage; Istio's default.
-const CLUSTER: &str = "Kubernetes";
-
 /// Everything that is settled when the far half is opened.
 pub(super) struct Dialled<'a> {
     pub(super) context: &'a Context,
@@ -158,6 +155,7 @@ impl Dialled<'_> {
                     mesh: self.mesh,
                     path: Path::SameNode,
                     source: Some(self.source.clone()),
+                    claimed_cluster: None,
                     identity: self.source.identity.clone(),
                     client: self.client.0,
                     original: self.original.0,
@@ -220,7 +218,7 @@ impl Dialled<'_> {
                 client: self.client.0,
                 host: service.map(|service| service.hostname.clone()),
             },
-            baggage: Some(baggage::of(self.source, CLUSTER)),
+            baggage: Some(baggage::of(self.source, context.observer.cluster())),
             traceparent: Some(self.trace.traceparent(random::u64())),
         };
         let (broker, pod, connect) = (context.broker.clone(), self.pod.id, context.tunnel.connect);
@@ -287,6 +285,8 @@ fn is_about_endpoint(reason: Reason) -> bool {
             | Reason::ConnectUnreachable
             | Reason::HandshakeTimeout
             | Reason::TunnelLost
+            // Another endpoint's agent may accept it: roots and lists are replaced node by node.
+            | Reason::CertificateRefused
             // Answers of the agent before the endpoint, to which nothing was delivered.
             | Reason::UnknownWorkload
             | Reason::AgentDraining

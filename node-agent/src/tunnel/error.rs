@@ -10,7 +10,7 @@ use thiserror::Error;
 use tramline_core::identity::SpiffeId;
 use tramline_core::reason::Reason;
 
-use crate::identify::handshake_reason;
+use crate::identify::{handshake_reason, is_refusal};
 
 /// Why a tunnel did not come about. Cheap to clone: everybody who waited for one connection gets the same error.
 #[derive(Debug, Clone, Error)]
@@ -178,6 +178,7 @@ impl TunnelError {
             // In TLS 1.3 the client is done before the server has judged its certificate: the refusal comes as an
             // alert where HTTP/2 expects frames (RFC 8446, section 4.4.2.4).
             Self::Http2 { source, .. } => match source.get_io() {
+                Some(io) if is_refusal(io) => Reason::CertificateRefused,
                 Some(io) if is_tls(io) => handshake_reason(io),
                 Some(_) => Reason::TunnelLost,
                 None => Reason::TunnelRefused,

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -34,6 +35,10 @@ use crate::random;
 
 /// How long a peer may stay, at most, after this side's certificate was renewed.
 const LONGEST_STAY: Duration = Duration::from_secs(30);
+/// Time for a client that is turned away to read why.
+const PARTING: Duration = Duration::from_secs(1);
+/// Bytes that such a client may have sent before.
+const MAX_UNREAD: usize = 64 << 10;
 /// Time for an idle connection's GOAWAY to be followed by its end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -83,16 +88,23 @@ async fn handshake(
         source: Arc::new(source),
     })?;
     let _ = tcp.set_nodelay(true);
-    let stream = timeout(settings.tls, TlsAcceptor::from(tls).accept(tcp))
+    let accepting = TlsAcceptor::from(tls).accept(tcp).into_fallible();
+    let accepted = timeout(settings.tls, accepting)
         .await
         .map_err(|_| TunnelError::TlsTimeout {
             address,
             after: settings.tls,
-        })?
-        .map_err(|source| TunnelError::Tls {
-            address,
-            source: Arc::new(source),
         })?;
+    let stream = match accepted {
+        Ok(stream) => stream,
+        Err((source, tcp)) => {
+            part(tcp).await;
+            return Err(TunnelError::Tls {
+                address,
+                source: Arc::new(source),
+            });
+        }
+    };
     let peer = Peer::read(stream.get_ref().1.peer_certificates(), address)?;
     let handshake = Builder::new()
         .initial_window_size(settings.stream_window)
@@ -117,6 +129,23 @@ async fn handshake(
             source: Arc::new(source),
         })?;
     Ok((connection, peer, address))
+}
+
+/// Lets the alert arrive that says why. A client has sent its first request before it is judged (TLS 1.3), and closing on
+/// unread bytes sends a reset, which would overtake the alert.
+async fn part(mut tcp: TcpStream) {
+    let unread = async {
+        let mut buffer = [0; 1024];
+        tcp.shutdown().await?;
+        for _ in 0..MAX_UNREAD / buffer.len() {
+            if tcp.read(&mut buffer).await? == 0 {
+                break;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // Whoever stays, or has gone, has had its time.
+    let _ = timeout(PARTING, unread).await;
 }
 
 /// One authenticated connection of another agent.

@@ -6,6 +6,7 @@ mod crash;
 mod explain;
 mod link;
 mod policy;
+mod rotation;
 mod telemetry;
 mod transport;
 
@@ -62,6 +63,10 @@ pub(crate) const ALL: &[Show] = &[
     (
         "The agent explains what is let in, denied and not captured, and so it is",
         explain::explained,
+    ),
+    (
+        "Certificates are renewed under load: no request fails, no connection is cut",
+        rotation::renewed,
     ),
     (
         "A bad manifest is refused, and the last good configuration stays in force",

@@ -14,6 +14,8 @@ use crate::screen;
 
 /// The port of helloworld, of its Service too.
 pub(crate) const PORT: u16 = 5000;
+/// The shortest life that an agent takes.
+pub(crate) const CERTIFICATE_LIFE: Duration = Duration::from_secs(10);
 /// How long anything may take that should be there at once.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
@@ -59,8 +61,15 @@ impl Stage {
             let args = format!("helloworld --forever --version {version} --instance {name} --port {PORT}");
             servers.push(mesh.net.serve(pod, &args)?);
         }
-        screen::step("one agent per node; they share the embedded CA's directory");
-        mesh.start(&[&sleep, &client, &v1, &v2])?;
+        let life = CERTIFICATE_LIFE.as_secs();
+        screen::step("one agent per node; they share the embedded CA's directory,");
+        screen::step(&format!(
+            "    and their certificates live {life} s, to be seen renewed"
+        ));
+        mesh.start_with(&[&sleep, &client, &v1, &v2], |agent| {
+            agent.set("--certificate-ttl", format!("{life}s"));
+            Ok(())
+        })?;
         Ok(Self {
             servers,
             mesh,

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share; the behaviours are in `tests/`, one per file.
 
+pub mod authority;
 pub mod container;
 pub mod world;
 

@@ -36,11 +36,19 @@ fn client_leaves() -> Result<()> {
             .wait_access(PROMPT, |line| line["dst.original"] == dialled)?;
         ensure!(log["reason"] == "client_gone", "{log}");
     }
-    let waiting = format!("client --to {} --send stay --timeout-ms 14000", silent.at4(5000));
-    let waiting = mesh.net.app(&client, &waiting)?;
+    let wait = |to| {
+        mesh.net.app(
+            &client,
+            &format!("client --to {to} --send stay --timeout-ms 14000"),
+        )
+    };
+    let waiting = [wait(silent.at4(5000))?, wait(silent.at6(5000))?];
+    // Both have sent their last byte and are looked after for a while.
     std::thread::sleep(Duration::from_secs(2));
     deaf("del")?;
-    let lines = waiting.finish(Duration::from_secs(15))?;
-    ensure!(lines.iter().any(|line| line["received"] == "stay"), "{lines:?}");
+    for waiting in waiting {
+        let lines = waiting.finish(Duration::from_secs(15))?;
+        ensure!(lines.iter().any(|line| line["received"] == "stay"), "{lines:?}");
+    }
     Ok(())
 }

@@ -87,6 +87,14 @@ impl Agent {
         })
     }
 
+    /// Sets an option of `tramline run` for its next start, in place of the value it has.
+    pub fn set(&mut self, option: &str, value: impl Into<String>) {
+        match self.args.iter().position(|arg| arg == option) {
+            Some(at) => self.args[at + 1] = value.into(),
+            None => self.args.extend([option.to_owned(), value.into()]),
+        }
+    }
+
     /// Starts the program without waiting; use [`Agent::wait_ready`].
     ///
     /// # Errors

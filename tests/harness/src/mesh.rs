@@ -96,8 +96,19 @@ impl Mesh {
     /// # Errors
     /// An agent does not get ready, or a pod is not enrolled in time.
     pub fn start(&mut self, pods: &[&Pod]) -> Result<()> {
+        self.start_with(pods, |_| Ok(()))
+    }
+
+    /// The same with agents that are `prepared` in another way.
+    ///
+    /// # Errors
+    /// See [`Mesh::start`].
+    pub fn start_with(&mut self, pods: &[&Pod], prepared: impl Fn(&mut Agent) -> Result<()>) -> Result<()> {
         for number in 1..=self.net.nodes().len() {
-            self.agents.push(Agent::start(&self.net, u8::try_from(number)?)?);
+            let mut agent = Agent::prepare(&self.net, u8::try_from(number)?)?;
+            prepared(&mut agent)?;
+            agent.restart(&self.net)?;
+            self.agents.push(agent);
         }
         pods.iter().try_for_each(|pod| self.wait_enrolled(pod))
     }

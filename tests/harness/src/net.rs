@@ -103,8 +103,10 @@ impl Net {
         let netns = Netns::create(&self.run.netns_name(&name))?;
         netns.sysctl("net/ipv4/ip_forward", "1")?;
         netns.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        // An address of its own: else the bridge takes the lowest of its ports', and a pod that comes changes it under the
+        // others, who go on sending to the old one until their neighbour entry has run out.
         netns.ip(&format!(
-            "link add br0 type bridge\n\
+            "link add br0 address 02:77:00:00:00:{number:02x} type bridge\n\
              link set br0 up\n\
              addr add 10.77.{number}.1/24 dev br0\n\
              addr add fd77:{number}::1/64 dev br0 nodad\n"

@@ -6,7 +6,7 @@ use rustls::CertificateError;
 use tramline_core::identity::SpiffeId;
 use tramline_core::reason::Reason;
 
-use super::{PeerError, handshake_reason};
+use super::{PeerError, handshake_reason, is_refusal};
 use crate::identify::certificate::WorkloadCertificate;
 use crate::identify::peer::PeerIdentityError;
 use crate::identify::test_support::{HOUR, authority, handshake, workload};
@@ -76,8 +76,11 @@ async fn another_workload_at_the_address_is_a_mismatch() {
         }
     );
     assert_eq!(handshake_reason(&error), Reason::PeerIdentityMismatch);
-    // The other side only learns that it was refused.
-    assert_eq!(handshake_reason(&far.unwrap_err()), Reason::TlsFailure);
+    // The other side only learns that it was refused, here and where h2 has made a text of the error.
+    let far = far.unwrap_err();
+    assert_eq!(handshake_reason(&far), Reason::CertificateRefused);
+    assert!(is_refusal(&io::Error::new(far.kind(), far.to_string())), "{far}");
+    assert!(!is_refusal(&error), "{error}");
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ const fn known(name: &'static str, meaning: &'static str) -> Field {
 }
 
 /// In the order in which they are written.
-pub(super) const FIELDS: [Field; 33] = [
+pub(super) const FIELDS: [Field; 35] = [
     always(
         "time",
         "when the connection ended, UTC with milliseconds (RFC 3339)",
@@ -46,6 +46,10 @@ pub(super) const FIELDS: [Field; 33] = [
     known("src.workload", "the client's pod"),
     known("src.namespace", "its namespace"),
     known(
+        "src.cluster",
+        "its cluster (`--cluster-id`); inbound from a tunnel as the client's agent says, which nothing proves",
+    ),
+    known(
         "src.identity",
         "its SPIFFE ID: proven if inbound, the one it shows if outbound",
     ),
@@ -64,6 +68,7 @@ pub(super) const FIELDS: [Field; 33] = [
     ),
     known("dst.workload", "the server's pod"),
     known("dst.namespace", "its namespace"),
+    known("dst.cluster", "its cluster (`--cluster-id`)"),
     known("dst.identity", "its SPIFFE ID"),
     always("bytes_sent", "application bytes that the pod of this side sent"),
     always("bytes_recv", "application bytes that it received"),

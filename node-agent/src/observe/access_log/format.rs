@@ -44,6 +44,8 @@ fn fields(line: &mut Line<'_>, entry: &Entry) {
     line.optional("trace_id", info.trace.as_ref());
     line.address("src.addr", info.source_address);
     workload(line, ["src.workload", "src.namespace"], info.source.as_deref());
+    let [source, destination] = info.clusters(&entry.cluster);
+    line.optional("src.cluster", source);
     line.optional("src.identity", info.source_identity.as_ref());
     line.address("dst.addr", info.destination_address);
     line.address("dst.original", info.original_destination);
@@ -57,6 +59,7 @@ fn fields(line: &mut Line<'_>, entry: &Entry) {
         ["dst.workload", "dst.namespace"],
         info.destination.as_deref(),
     );
+    line.optional("dst.cluster", destination);
     line.optional("dst.identity", info.destination_identity.as_ref());
     let (sent, received) = match info.reporter {
         Reporter::Source => (entry.to_destination, entry.to_source),

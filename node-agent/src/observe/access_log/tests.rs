@@ -21,6 +21,7 @@ fn entry(reporter: Reporter, outcome: Outcome) -> Entry {
         connect: Some(Duration::from_micros(1_041)),
         to_destination: 80,
         to_source: 233,
+        cluster: ClusterName::default(),
         info: connection(reporter),
         outcome,
     }
@@ -39,10 +40,12 @@ fn a_text_line_has_every_field_in_ztunnels_names() {
         line,
         "time=2023-11-14T22:13:20.042Z start=2023-11-14T22:13:20.029Z direction=outbound \
          trace_id=4bf92f3577b34da6a3ce929d0e0e4737 src.addr=10.0.1.2:40000 src.workload=sleep-5d9c-x7 \
-         src.namespace=default src.identity=spiffe://cluster.local/ns/default/sa/sleep dst.addr=10.0.2.3:15008 \
+         src.namespace=default src.cluster=Kubernetes \
+         src.identity=spiffe://cluster.local/ns/default/sa/sleep dst.addr=10.0.2.3:15008 \
          dst.original=10.96.0.9:5000 dst.hbone_addr=10.0.2.3:5000 dst.service=helloworld.default.svc.cluster.local \
          dst.workload=helloworld-5d9c-x7 dst.namespace=default \
-         dst.identity=spiffe://cluster.local/ns/default/sa/helloworld bytes_sent=80 bytes_recv=233 duration_ms=12 \
+         dst.cluster=Kubernetes dst.identity=spiffe://cluster.local/ns/default/sa/helloworld \
+         bytes_sent=80 bytes_recv=233 duration_ms=12 \
          connect_ms=1.041 path=hbone security=mutual_tls verdict=allow reason=ok response_flags=-\n"
     );
 }
@@ -63,6 +66,26 @@ fn a_json_line_counts_bytes_from_this_sides_view_and_names_the_policy() {
     assert_eq!(value["reason"], "policy_denied");
     assert_eq!(value["policy"], "default/deny-all rule 0");
     assert_eq!(value["detail"], "no rule");
+}
+
+#[test]
+fn the_clients_cluster_is_what_its_agent_says_and_the_servers_is_ours() {
+    let mut entry = entry(Reporter::Destination, Outcome::new(Reason::Ok));
+    let clusters = |entry: &Entry| {
+        let line: serde_json::Value = serde_json::from_str(&line_of(entry, Format::Json)).unwrap();
+        [line["src.cluster"].clone(), line["dst.cluster"].clone()]
+    };
+    assert_eq!(clusters(&entry), ["Kubernetes", "Kubernetes"]);
+    entry.info.claimed_cluster = Some("east\"\\=".parse().unwrap());
+    assert_eq!(clusters(&entry), ["east\"\\=", "Kubernetes"]);
+    entry.cluster = "west".parse().unwrap();
+    (entry.info.source, entry.info.claimed_cluster) = (None, None);
+    assert_eq!(clusters(&entry), [serde_json::Value::Null, "west".into()]);
+    entry.info.destination = None;
+    assert_eq!(
+        clusters(&entry),
+        [serde_json::Value::Null, serde_json::Value::Null]
+    );
 }
 
 #[test]

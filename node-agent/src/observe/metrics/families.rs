@@ -127,6 +127,14 @@ families! {
         "Endpoints avoided after a failure (avoided) and with connections (loads), retry budgets in use (budgets), clients pinned by sessionAffinity (pins)";
     CERTIFICATE_EXPIRY = Gauge "tramline_certificate_expiry_timestamp_seconds" &["identity"],
         "When a workload certificate expires, in seconds since 1970; of the 1,000 that expire first";
+    CERTIFICATES_ISSUED = Counter "tramline_certificates_issued" &["result"],
+        "Attempts to make or renew a workload's certificate: made, or failed";
+    AUTHORITY_EXPIRY = Gauge "tramline_authority_expiry_timestamp_seconds" &[],
+        "When the authority that signs, or one above it, expires, in seconds since 1970: no certificate is made after it";
+    TRUST_READS = Counter "tramline_trust_reads" &["result"],
+        "Readings of the files that say who signs and whom to trust: taken, or refused with the last good one staying in force";
+    TRUST_ERRORS = Gauge "tramline_trust_errors" &[],
+        "Files that say who signs and whom to trust of which the last good reading is in force, not what they hold now";
     CONFIG_GENERATION = Gauge "tramline_config_generation" &[],
         "Generation of the configuration in use";
     CONFIG_FROM_LAST_GOOD = Gauge "tramline_config_from_last_good" &[],

@@ -40,9 +40,9 @@ const RESPONSE_FLAGS: usize = 21;
 /// Istio's `response_flags` of a connection with nothing to flag.
 pub(super) const NO_FLAGS: &str = "-";
 /// Istio's value for what is not known.
-const UNKNOWN: Label = Label::Fixed("unknown");
+pub(super) const UNKNOWN: Label = Label::Fixed("unknown");
 /// The value of every label that is not kept once the bound on label sets is reached.
-const OTHER: Label = Label::Fixed("other");
+pub(super) const OTHER: Label = Label::Fixed("other");
 
 /// A label value that shares its text with the configuration where it can.
 #[derive(Debug, Clone)]
@@ -88,13 +88,9 @@ pub(super) struct TcpLabels(pub(super) [Label; 23]);
 
 impl TcpLabels {
     /// The labels of a connection, with `response_flags` still `-`.
-    pub(super) fn of(info: &ConnectionInfo, cluster: &Arc<str>) -> Self {
-        let source = Peer::of(info.source.as_deref(), info.source_identity.as_ref(), cluster);
-        let destination = Peer::of(
-            info.destination.as_deref(),
-            info.destination_identity.as_ref(),
-            cluster,
-        );
+    pub(super) fn of(info: &ConnectionInfo, [source_cluster, destination_cluster]: [Label; 2]) -> Self {
+        let source = Peer::of(info.source.as_deref(), info.source_identity.as_ref());
+        let destination = Peer::of(info.destination.as_deref(), info.destination_identity.as_ref());
         let service = info.service.as_deref();
         Self([
             Label::Fixed(info.reporter.as_str()),
@@ -105,7 +101,7 @@ impl TcpLabels {
             source.principal,
             source.app,
             source.canonical_revision,
-            source.cluster,
+            source_cluster,
             service.map_or(UNKNOWN, |service| Label::shared(&service.hostname)),
             service.map_or(UNKNOWN, |service| Label::shared(&service.namespace)),
             service.map_or(UNKNOWN, |service| Label::shared(&service.name)),
@@ -116,7 +112,7 @@ impl TcpLabels {
             destination.principal,
             destination.app,
             destination.canonical_revision,
-            destination.cluster,
+            destination_cluster,
             Label::Fixed("tcp"),
             Label::Fixed(NO_FLAGS),
             Label::Fixed(info.security_policy.as_str()),
@@ -144,11 +140,10 @@ struct Peer {
     namespace: Label,
     principal: Label,
     app: Label,
-    cluster: Label,
 }
 
 impl Peer {
-    fn of(workload: Option<&Workload>, identity: Option<&SpiffeId>, cluster: &Arc<str>) -> Self {
+    fn of(workload: Option<&Workload>, identity: Option<&SpiffeId>) -> Self {
         let principal = identity.map_or(UNKNOWN, |identity| Label::Shared(identity.to_string().into()));
         let Some(workload) = workload else {
             return Self {
@@ -158,7 +153,6 @@ impl Peer {
                 namespace: UNKNOWN,
                 principal,
                 app: UNKNOWN,
-                cluster: UNKNOWN,
             };
         };
         Self {
@@ -169,7 +163,6 @@ impl Peer {
             principal,
             // As ztunnel: app and version repeat the canonical name and revision.
             app: Label::shared(&workload.canonical_name),
-            cluster: Label::shared(cluster),
         }
     }
 }

@@ -345,6 +345,22 @@ async fn a_removed_root_cuts_live_connections_at_both_ends_within_a_second() {
 }
 
 #[tokio::test]
+async fn a_client_whose_certificate_the_server_does_not_accept_is_told_so() {
+    let hour = Duration::from_secs(3600);
+    let (there, here) = (made("bundle.pem"), made("bundle.pem"));
+    let root = |dir: &TempDir| fs::read_to_string(dir.path().join("ca/root.pem")).unwrap();
+    put(&here.path().join("bundle.pem"), &(root(&there) + &root(&here)));
+    let (server, client) = (Agent::start(there, hour), Agent::start(here, hour));
+    let (address, _ends) = server.serve().await;
+    // Often: the answer races with what the client sends without waiting for it.
+    for _ in 0..50 {
+        let refused = client.open(address).await.unwrap_err();
+        assert!(refused.starts_with("certificate_refused: "), "{refused}");
+        assert!(refused.contains("UnknownCA"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_revoked_certificate_cuts_live_connections_and_the_next_one_is_let_in() {
     let dir = made("copy.pem");
     put(&dir.path().join("crl.pem"), &revoke(dir.path(), &[]));

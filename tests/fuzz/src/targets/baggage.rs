@@ -1,10 +1,12 @@
-//! `baggage`, which the agent sends and never reads: whatever names the configuration holds, a reader of the standard
-//! gets exactly them, and nothing ends a member or the header early.
+//! `baggage`. What the agent sends: whatever names the configuration holds, a reader of the standard gets exactly them,
+//! and nothing ends a member or the header early. What it reads of it: a cluster, which is one bounded, visible word
+//! whatever the header holds.
 
 use std::sync::Arc;
 
 use http::HeaderValue;
 use tramline_core::baggage;
+use tramline_core::cluster::ClusterName;
 use tramline_core::object::Objects;
 use tramline_core::workload::{Workload, WorkloadType};
 
@@ -22,6 +24,8 @@ pub(super) const TARGET: Target = Target {
         "\"",
         "\\",
         "k8s.namespace.name=",
+        "k8s.cluster.name=",
+        "%2C",
         "\u{e9}",
         "\r\n",
         "\0",
@@ -33,9 +37,19 @@ pub(super) const TARGET: Target = Target {
 /// Cluster, namespace, workload, canonical name and revision, one per line.
 fn check(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
+    if let Some(name) = baggage::cluster(&text) {
+        let word = name.as_str();
+        assert!(
+            word.len() <= 200 && word.bytes().all(|byte| byte.is_ascii_graphic()),
+            "{word:?}"
+        );
+        assert!(text.contains("k8s.cluster.name"), "{text:?}");
+    }
     let mut lines = text.splitn(5, '\n').map(str::to_owned);
     let mut line = || lines.next().unwrap_or_default();
     let (cluster, namespace, name, canonical, revision) = (line(), line(), line(), line(), line());
+    // The setting takes no other; the rest may hold anything.
+    let cluster = cluster.parse().unwrap_or_else(|_| ClusterName::default());
     let mesh = build(Objects {
         pods: vec![pod("demo", "web", &["10.0.0.1"])],
         ..Objects::default()
@@ -53,7 +67,7 @@ fn check(input: &[u8]) {
     assert!(header.is_ok_and(|value| value.to_str().is_ok()), "{printed:?}");
     assert!(printed.len() <= 3 * text.len() + 200, "{} bytes", printed.len());
     let expected: Vec<(&str, String)> = [
-        ("k8s.cluster.name", cluster),
+        ("k8s.cluster.name", cluster.to_string()),
         ("k8s.namespace.name", namespace),
         ("k8s.deployment.name", name),
         ("service.name", canonical),
@@ -63,6 +77,7 @@ fn check(input: &[u8]) {
     .filter(|(_, value)| !value.is_empty())
     .collect();
     assert_eq!(members(&printed), expected, "{printed:?}");
+    assert_eq!(baggage::cluster(&printed), Some(cluster), "{printed:?}");
 }
 
 /// As W3C Baggage 3.2 and 3.3 say: members between commas, properties behind a semicolon, percent-encoded UTF-8.

@@ -29,7 +29,7 @@ fn a_million_distinct_label_sets_cost_no_more_than_the_bound() {
     const PEERS: u64 = 1_000_000;
     let table = series::Table::new(MAX_LABEL_SETS, IDLE_LABEL_SET);
     let info = connection(Reporter::Destination);
-    let labels = TcpLabels::of(&info, &"Kubernetes".into());
+    let labels = TcpLabels::of(&info, [labels::UNKNOWN, labels::UNKNOWN]);
     let principal = labels::TCP_LABELS
         .iter()
         .position(|name| *name == "source_principal");
@@ -87,6 +87,41 @@ fn a_flood_of_peers_loses_no_count_and_leaves_scrapes_fast() {
     );
     let kept = u32::try_from(MAX_LABEL_SETS - 1).unwrap();
     assert_eq!(folded, f64::from(PEERS - kept));
+}
+
+#[test]
+fn a_peer_that_says_many_clusters_takes_no_room_from_others() {
+    let observer = observer(MetricsSettings::default());
+    let of = |cluster: &str| {
+        let mut info = peer("p");
+        info.claimed_cluster = Some(cluster.parse().unwrap());
+        info
+    };
+    for index in 0..10_000 {
+        carry(&observer, of(&format!("c{index}")));
+    }
+    let text = observer.render();
+    let opened = "istio_tcp_connections_opened_total";
+    assert_eq!(lines(&text, opened).len(), foreign_clusters::MOST + 1);
+    assert_eq!(sum(&text, opened, ""), 10_000.0);
+    assert_eq!(sum(&text, opened, "source_cluster=\"c0\""), 1.0);
+    let others = 10_000.0 - f64::from(u32::try_from(foreign_clusters::MOST).unwrap());
+    assert_eq!(sum(&text, opened, "source_cluster=\"other\""), others);
+    assert_eq!(sum(&text, "tramline_metric_label_sets_overflowed_total", ""), 0.0);
+    // Both ends of one connection are counted under one name, and the agent's own always has its own.
+    assert_eq!(
+        sum(
+            &text,
+            "istio_tcp_connections_closed_total",
+            "source_cluster=\"other\""
+        ),
+        others
+    );
+    carry(&observer, of("Kubernetes"));
+    assert_eq!(
+        sum(&observer.render(), opened, "source_cluster=\"Kubernetes\""),
+        1.0
+    );
 }
 
 #[test]
