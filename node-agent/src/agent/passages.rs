@@ -1,6 +1,7 @@
 //! Connections that the kernel let pass or refused, as records like all others: the same metrics, the same lines.
 
 use crate::{
+    broker::PassedConnection,
     context::Context,
     inbound,
     kernel::events::Passages,
@@ -14,7 +15,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tramline_common::verdict::{Passage, kind, moment};
+use tramline_common::verdict::{Passage, ServiceAt, kind, moment};
 use tramline_core::{
     authz,
     counters::ByteCounters,
@@ -32,6 +33,7 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// `enum tcp_state` of uapi `linux/bpf.h` (`BPF_TCP_*`), those that say how a connection ended.
 mod tcp {
+    pub(super) const ESTABLISHED: u32 = 1;
     pub(super) const SYN_SENT: u32 = 2;
     pub(super) const FIN_WAIT2: u32 = 5;
     pub(super) const TIME_WAIT: u32 = 6;
@@ -65,7 +67,7 @@ pub(super) async fn follow(context: Arc<Context>) {
 }
 
 async fn read(context: &Context, mut passages: Passages) {
-    let mut followed = HashMap::new();
+    let mut followed = live(context);
     let mut batch = Vec::new();
     loop {
         batch.clear();
@@ -78,8 +80,8 @@ async fn read(context: &Context, mut passages: Passages) {
         for passage in &batch {
             match passage.moment {
                 moment::ESTABLISHED if followed.len() < MAX_FOLLOWED => {
-                    let records = Records::open(context, passage, &clock);
-                    followed.insert(passage.socket, records);
+                    let records = followed.entry(passage.socket);
+                    records.or_insert_with(|| Records::open(context, passage, &clock));
                 }
                 moment::ENDED => {
                     let records = followed
@@ -94,6 +96,45 @@ async fn read(context: &Context, mut passages: Passages) {
         if !more {
             tokio::time::sleep(GATHER).await;
         }
+    }
+}
+
+/// Connections that live on from an agent before this one, as if they had come up now: when they did is not kept.
+fn live(context: &Context) -> HashMap<u64, Records> {
+    let clock = Clock::now();
+    let passed = context.broker.passed().into_iter().take(MAX_FOLLOWED);
+    let records = passed.map(|connection| {
+        let passage = came_up(&connection, clock.ns);
+        (connection.socket, Records::open(context, &passage, &clock))
+    });
+    records.collect()
+}
+
+fn came_up(connection: &PassedConnection, now_ns: u64) -> Passage {
+    let dialled = connection.service;
+    Passage {
+        socket: connection.socket,
+        source: connection.source,
+        destination: connection.destination.unwrap_or(0),
+        at_ns: now_ns,
+        began_ns: now_ns,
+        sent: 0,
+        received: 0,
+        local: connection.client.ip().into(),
+        remote: connection.server.ip().into(),
+        service: dialled.map_or(ServiceAt::NONE, |dialled| {
+            ServiceAt::new(dialled.ip().into(), dialled.port())
+        }),
+        moment: moment::ESTABLISHED,
+        kind: match connection.destination {
+            Some(_) => kind::DIRECT,
+            None => kind::OUTSIDE,
+        },
+        srtt_us: 0,
+        retransmits: 0,
+        local_port: connection.client.port(),
+        remote_port: connection.server.port(),
+        state: tcp::ESTABLISHED,
     }
 }
 

@@ -41,8 +41,10 @@ pub struct PassedConnection {
     pub destination: Option<PodId>,
     /// The dialling socket's address.
     pub client: SocketAddr,
-    /// What it dialled.
+    /// Where it leads.
     pub server: SocketAddr,
+    /// The Service that was dialled, if it was one.
+    pub service: Option<SocketAddr>,
     /// The kernel's name of the dialling socket.
     pub socket: u64,
 }
@@ -133,12 +135,17 @@ impl Broker {
     /// The live connections that the kernel let pass.
     pub fn passed(&self) -> Vec<PassedConnection> {
         let at = |address: tramline_common::Address, port| SocketAddr::new(IpAddr::from(address), port);
+        let service = |passed: &Passed| {
+            let dialled = &passed.service;
+            dialled.is_some().then(|| at(dialled.address, dialled.port))
+        };
         let direct = self.maps.verdicts.all_direct().into_iter();
         let direct = direct.map(|(key, passed): (FlowKey, Passed)| PassedConnection {
             source: passed.source,
             destination: Some(key.pod),
             client: at(key.remote, key.remote_port),
             server: at(key.local, key.local_port),
+            service: service(&passed),
             socket: passed.socket,
         });
         let outside = self.maps.verdicts.all_outside().into_iter();
@@ -147,6 +154,7 @@ impl Broker {
             destination: None,
             client: at(key.local, key.local_port),
             server: at(key.remote, key.remote_port),
+            service: service(&passed),
             socket: passed.socket,
         });
         direct.chain(outside).collect()

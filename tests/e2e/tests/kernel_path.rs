@@ -247,7 +247,21 @@ fn without_an_agent() -> Result<()> {
     ensure!(report["received_bytes"] == 1_000, "decided before: {report}");
     let report = stage.call(stage.server.at6(5000), 1_000)?;
     ensure!(report["received_bytes"] != 1_000, "never decided: {report}");
-    Ok(())
+
+    // The next agent knows what lives on.
+    let Mesh { agents, net, .. } = &mut stage.mesh;
+    agents[0].begin(net)?;
+    agents[0].wait_ready()?;
+    let is_listed = |stage: &Stage| -> Result<bool> {
+        let listed = stage.mesh.agent(1)?.cli("connections")?;
+        Ok(listed.to_string().contains(&to.to_string()))
+    };
+    wait::until("the connection to be listed", SOON, || {
+        Ok(is_listed(&stage)?.then_some(()))
+    })?;
+    ensure!(held.is_alive()?, "and leaves it alone");
+    drop(held);
+    wait::until("its end to be seen", SOON, || Ok((!is_listed(&stage)?).then_some(())))
 }
 
 /// The way between two pods changes: nothing goes from socket to socket by a way that is not known to stay on the node.
