@@ -8,6 +8,7 @@ mod handover;
 mod locality;
 mod network;
 mod open_sockets;
+mod plaintext;
 mod probe;
 mod rows;
 mod services;

@@ -266,31 +266,19 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
     let destination = mesh.workload(&pod.uid).cloned();
     let direct = from_neighbour(&context, &mesh, &pod, client, address);
     let identity = direct.as_ref().map(|source| source.identity.clone());
-    let record = context.observer.open(ConnectionInfo {
-        reporter: Reporter::Destination,
-        path: match direct {
-            Some(_) => Path::SameNode,
-            None => Path::Plaintext,
+    let unproven = ConnectionInfo::plaintext(destination.clone(), client, address);
+    let record = context.observer.open(match direct {
+        Some(source) => ConnectionInfo {
+            path: Path::SameNode,
+            security_policy: SecurityPolicy::MutualTls,
+            source: Some(source),
+            source_identity: identity.clone(),
+            ..unproven
         },
-        security_policy: match direct {
-            Some(_) => SecurityPolicy::MutualTls,
-            None => SecurityPolicy::Unknown,
+        None => ConnectionInfo {
+            source: mesh.workload_by_address(client.ip()).cloned(),
+            ..unproven
         },
-        source: direct.or_else(|| mesh.workload_by_address(client.ip()).cloned()),
-        source_address: client,
-        source_identity: identity.clone(),
-        destination_identity: destination
-            .as_ref()
-            .map(|destination| destination.identity.clone()),
-        destination: destination.clone(),
-        destination_address: address,
-        hbone_address: None,
-        original_destination: address,
-        service: None,
-        trace: None,
-        kernel: None,
-        dry_run: None,
-        claimed_cluster: None,
     });
     let _port = pod.plaintext_ports.hold(client, address);
     let taken = |port| {

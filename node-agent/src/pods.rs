@@ -2,6 +2,7 @@
 
 mod accepting;
 mod old_sockets;
+mod passed_plaintext;
 mod plaintext_ports;
 mod slots;
 
@@ -9,7 +10,7 @@ pub(crate) use plaintext_ports::PlaintextPorts;
 pub(crate) use slots::Slots;
 
 use crate::{
-    broker::{BrokerError, Enrolled, PodRows},
+    broker::{BrokerError, Enrolled, OpenSocket, PodRows},
     context::Context,
     verdicts::Verdicts,
 };
@@ -46,6 +47,8 @@ pub(crate) struct LocalPod {
     pub(crate) plaintext_ports: PlaintextPorts,
     /// Sockets that were open when the pod was enrolled: never captured.
     pub(crate) already_open: AtomicUsize,
+    /// Those of them that may go on for now, by the kernel's name.
+    grace: Mutex<HashSet<[u8; 8]>>,
     netns: PathBuf,
     tasks: TaskTracker,
     /// What the verdicts about this pod rest on.
@@ -55,6 +58,17 @@ pub(crate) struct LocalPod {
 }
 
 impl LocalPod {
+    /// Whether a connection is older than the enrolment and may go on for now.
+    fn has_grace(&self, socket: &OpenSocket) -> bool {
+        let grace = self.grace.lock().unwrap_or_else(PoisonError::into_inner);
+        grace.contains(&socket.cookie)
+    }
+
+    fn end_grace(&self) {
+        let mut grace = self.grace.lock().unwrap_or_else(PoisonError::into_inner);
+        *grace = HashSet::new();
+    }
+
     /// Runs a task that ends with the pod.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let gone = self.gone.clone();
@@ -158,7 +172,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
     if !context.duty.is_on() {
         return;
     }
-    Verdicts::sweep(context, mesh);
+    let changed = Verdicts::sweep(context, mesh);
     context.pods.failures().retain(|uid, _| wanted.contains_key(uid));
     // Pods that are there first: a policy that tightens does not wait for a new pod.
     for workload in wanted.values() {
@@ -166,6 +180,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
             update(context, mesh, workload, &pod);
         }
     }
+    passed_plaintext::cut_forbidden(context, mesh, changed);
     for workload in wanted.values() {
         if context.pods.get(&workload.uid).is_none() {
             enroll(context, mesh, workload).await;
@@ -263,6 +278,7 @@ fn start(
         gone: CancellationToken::new(),
         plaintext_ports: PlaintextPorts::default(),
         already_open: AtomicUsize::new(already_open),
+        grace: Mutex::new(enrolled.already_open.iter().map(|open| open.cookie).collect()),
         netns,
         tasks: TaskTracker::new(),
         basis: Mutex::new(mesh.basis(&workload.uid)),

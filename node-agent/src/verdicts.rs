@@ -92,8 +92,9 @@ impl Verdicts {
     }
 
     /// Takes back what `mesh` no longer says, and cuts what it forbids. Called when it is stored in the context and before it
-    /// is acknowledged, by the agent on duty.
-    pub(crate) fn sweep(context: &Arc<Context>, mesh: &Mesh) {
+    /// is acknowledged, by the agent on duty. Answers with the pods about which it says something new.
+    pub(crate) fn sweep(context: &Arc<Context>, mesh: &Mesh) -> Vec<Arc<LocalPod>> {
+        let mut changed = Vec::new();
         for pod in context.pods.all() {
             let basis = mesh.basis(&pod.uid);
             let mut known = pod.basis.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +103,8 @@ impl Verdicts {
             }
             *known = basis;
             context.verdicts.renew(context, pod.id);
+            drop(known);
+            changed.push(pod);
         }
         let gone = context.verdicts.left().sweep_outside(|pod, dialled| {
             let source = context.pods.by_id(pod).and_then(|pod| mesh.workload(&pod.uid));
@@ -124,6 +127,7 @@ impl Verdicts {
         if any_swept || !gone.is_empty() {
             cut::once_more(context);
         }
+        changed
     }
 
     /// Follows the node's links and routes: what was proven of a way may hold no longer.

@@ -4,7 +4,7 @@ use crate::{
     context::Context,
     inbound,
     kernel::events::Events,
-    observe::{ConnectionInfo, Outcome, Path, Reporter, SecurityPolicy},
+    observe::{ConnectionInfo, Outcome, Path, Reporter},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tramline_common::event::{Event, kind};
@@ -78,38 +78,18 @@ fn record(context: &Context, event: &Event) {
         (kind::FORGED, _) => Outcome::new(Reason::PolicyDenied).with_detail("source address forged"),
         (other, _) => Outcome::new(Reason::Internal).with_detail(format!("event {other} of the programs")),
     };
-    let (source, destination) = if outbound { (pod, None) } else { (None, pod) };
-    context
-        .observer
-        .open(ConnectionInfo {
-            reporter: if outbound {
-                Reporter::Source
-            } else {
-                Reporter::Destination
-            },
-            path: if outbound {
-                Path::Passthrough
-            } else {
-                Path::Plaintext
-            },
-            security_policy: SecurityPolicy::Unknown,
-            source_identity: source.as_ref().map(|source| source.identity.clone()),
-            source,
-            source_address: remote,
-            destination_identity: destination
-                .as_ref()
-                .map(|destination| destination.identity.clone()),
-            destination,
-            destination_address: local,
-            hbone_address: None,
-            original_destination: local,
-            service: None,
-            trace: None,
-            kernel: None,
-            dry_run: None,
-            claimed_cluster: None,
-        })
-        .finish(outcome);
+    let info = if outbound {
+        ConnectionInfo {
+            reporter: Reporter::Source,
+            path: Path::Passthrough,
+            source_identity: pod.as_ref().map(|source| source.identity.clone()),
+            source: pod,
+            ..ConnectionInfo::plaintext(None, remote, local)
+        }
+    } else {
+        ConnectionInfo::plaintext(pod, remote, local)
+    };
+    context.observer.open(info).finish(outcome);
 }
 
 /// The same question that filled the kernel's row, asked again for its answer in words.

@@ -4,7 +4,8 @@ use crate::sys::netns::Netns;
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{
-        AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, TCP_ESTABLISHED, TCP_LISTEN,
+        AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, TCP_CLOSE_WAIT, TCP_ESTABLISHED,
+        TCP_LISTEN,
     },
     inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
 };
@@ -23,7 +24,7 @@ use std::{
 pub struct OpenSockets {
     /// Ports with a listening socket.
     pub listening: BTreeSet<u16>,
-    /// Established connections to other hosts: not captured, in either direction.
+    /// Live connections to other hosts, in either direction.
     pub established: Vec<OpenSocket>,
 }
 
@@ -48,12 +49,24 @@ const MAX_REPLIES: usize = 100_000;
 
 /// Lists the TCP sockets of a namespace.
 pub(super) fn of(namespace: &Netns, home: &Netns) -> io::Result<OpenSockets> {
+    list(namespace, home, &(StateFlags::LISTEN | StateFlags::ESTABLISHED))
+}
+
+/// Lists the connections towards ports on which a namespace listens, those too whose client has said its last.
+pub(super) fn inbound(namespace: &Netns, home: &Netns) -> io::Result<Vec<OpenSocket>> {
+    let states = StateFlags::LISTEN | StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
+    let mut open = list(namespace, home, &states)?.established;
+    open.retain(|socket| socket.inbound);
+    Ok(open)
+}
+
+fn list(namespace: &Netns, home: &Netns, states: &StateFlags) -> io::Result<OpenSockets> {
     let mut socket = namespace.run(home, || Socket::new(NETLINK_SOCK_DIAG))?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
     let mut open = OpenSockets::default();
     for family in [AF_INET, AF_INET6] {
-        request(&socket, family)?;
+        request(&socket, family, states)?;
         collect(&socket, &mut open)?;
     }
     for socket in &mut open.established {
@@ -174,7 +187,7 @@ fn acknowledged(socket: &Socket) -> io::Result<()> {
     }
 }
 
-fn request(socket: &Socket, family: u8) -> io::Result<()> {
+fn request(socket: &Socket, family: u8, states: &StateFlags) -> io::Result<()> {
     let any = if family == AF_INET {
         SocketId::new_v4()
     } else {
@@ -182,7 +195,10 @@ fn request(socket: &Socket, family: u8) -> io::Result<()> {
     };
     send(
         socket,
-        inet_request(family, any),
+        InetRequest {
+            states: states.clone(),
+            ..inet_request(family, any)
+        },
         SOCK_DIAG_BY_FAMILY,
         NLM_F_REQUEST | NLM_F_DUMP,
     )
@@ -229,7 +245,9 @@ fn collect(socket: &Socket, open: &mut OpenSockets) -> io::Result<()> {
                         TCP_LISTEN if !is_own_listener(id.source_address) => {
                             open.listening.insert(id.source_port);
                         }
-                        TCP_ESTABLISHED if !id.destination_address.to_canonical().is_loopback() => {
+                        TCP_ESTABLISHED | TCP_CLOSE_WAIT
+                            if !id.destination_address.to_canonical().is_loopback() =>
+                        {
                             open.established.push(OpenSocket {
                                 local: SocketAddr::new(id.source_address, id.source_port),
                                 remote: SocketAddr::new(id.destination_address, id.destination_port),

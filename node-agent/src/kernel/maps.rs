@@ -8,6 +8,7 @@ use aya::{
     },
 };
 use std::{
+    net::IpAddr,
     os::fd::AsRawFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -88,6 +89,17 @@ impl Maps {
 
     pub(crate) fn remove_listener(&self, key: ListenerKey) -> Result<(), KernelError> {
         absent_is_fine(lock(&self.listeners).remove(&key), name::LISTENERS)
+    }
+
+    /// Whether the address is one of the pod's.
+    pub(crate) fn is_pod_address(&self, pod: PodId, address: IpAddr) -> bool {
+        let address = Address::from(address);
+        lock(&self.addresses).get(&PodAddress { pod, address }, 0).is_ok()
+    }
+
+    /// Whether the registry holds the flow.
+    pub(crate) fn is_registered(&self, key: &FlowKey) -> bool {
+        lock(&self.registry).get(key, 0).is_ok()
     }
 
     /// Writes on a socket whose it is.

@@ -153,6 +153,30 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
+    /// A connection to a workload of this node from a client that has proved nothing.
+    pub fn plaintext(destination: Option<Arc<Workload>>, client: SocketAddr, dialled: SocketAddr) -> Self {
+        Self {
+            reporter: Reporter::Destination,
+            path: Path::Plaintext,
+            security_policy: SecurityPolicy::Unknown,
+            source: None,
+            source_address: client,
+            claimed_cluster: None,
+            source_identity: None,
+            destination_identity: destination
+                .as_ref()
+                .map(|destination| destination.identity.clone()),
+            destination,
+            destination_address: dialled,
+            hbone_address: None,
+            original_destination: dialled,
+            service: None,
+            trace: None,
+            kernel: None,
+            dry_run: None,
+        }
+    }
+
     /// The clusters of source and destination, as far as they are known. What is configured is in `own`; of a source
     /// behind another agent that agent has the word.
     pub(super) fn clusters<'a>(&'a self, own: &'a ClusterName) -> [Option<&'a ClusterName>; 2] {

@@ -15,6 +15,7 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Waits for the grace, then ends the inbound ones on ports that refuse plaintext.
 pub(super) async fn close_refused(broker: Arc<Broker>, pod: Arc<LocalPod>, open: Vec<OpenSocket>) {
     tokio::time::sleep(GRACE).await;
+    pod.end_grace();
     let refused = {
         let rows = pod.rows.lock().unwrap_or_else(PoisonError::into_inner);
         match rows.as_ref() {
