@@ -22,7 +22,7 @@ impl Held {
         Ok(Self(process))
     }
 
-    fn is_alive(mut self) -> Result<bool> {
+    fn still_lives(mut self) -> Result<bool> {
         writeln!(self.0.stdin().context("no stdin")?, "again")?;
         Ok(self.0.wait_event("checked", SOON)?["alive"] == 1)
     }
@@ -53,7 +53,7 @@ fn plaintext_is_cut_by_the_change_that_forbids_it() -> Result<()> {
     };
     let alive = |held: [Held; 2]| -> Result<[bool; 2]> {
         let [v4, v6] = held;
-        Ok([v4.is_alive()?, v6.is_alive()?])
+        Ok([v4.still_lives()?, v6.still_lives()?])
     };
     let of_the_mesh = || -> Result<[[Held; 2]; 2]> { Ok([held(&mesh, &near)?, held(&mesh, &far)?]) };
 
