@@ -8,13 +8,14 @@ use crate::{
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 use tramline_core::{
     mesh::Basis,
-    verdict::{KernelVerdict as Verdict, kernel_verdict},
+    verdict::{KernelVerdict as Verdict, ServiceVerdict, kernel_verdict},
 };
 use tramline_fuzz::{mutate::Random, world::PODS};
-use tramline_node_agent::broker::{KernelVerdict, PodRows, Versions};
+use tramline_node_agent::broker::{KernelVerdict, PodRows, ServiceEndpoint, Versions};
 
 /// A verdict that was decided and is not left yet.
 struct Pending {
@@ -32,6 +33,8 @@ pub struct Agent {
     rows: Vec<Option<PodRows>>,
     /// What leads out of the mesh, by pod and address.
     outside: HashMap<(usize, SocketAddr), ()>,
+    /// Services that the kernel resolves.
+    services: HashMap<(usize, SocketAddr), ServiceVerdict>,
     pending: Vec<Pending>,
 }
 
@@ -42,6 +45,7 @@ impl Agent {
             basis: vec![None; PODS.len()],
             rows: vec![None; PODS.len()],
             outside: HashMap::new(),
+            services: HashMap::new(),
             pending: Vec::new(),
             state,
         };
@@ -84,6 +88,23 @@ impl Agent {
             let id = self.stage.id(pod);
             self.stage.broker.remove_verdict(id, to).expect("remove");
         }
+        // As `services::is_still`.
+        let is_still = |pod: usize, to: SocketAddr, left: &ServiceVerdict| {
+            let now = state.mesh.service_by_vip(to.ip());
+            let mut outside = left
+                .endpoints
+                .iter()
+                .filter(|(_, verdict)| *verdict == Some(Verdict::Outside));
+            now.is_some_and(|now| Arc::ptr_eq(now, &left.service))
+                && outside.all(|(address, _)| state.is_outside(pod, *address))
+        };
+        let gone = self
+            .services
+            .extract_if(|(pod, to), left| !is_still(*pod, *to, left));
+        for ((pod, to), _) in gone.collect::<Vec<_>>() {
+            let id = self.stage.id(pod);
+            self.stage.broker.remove_service(id, to).expect("remove");
+        }
     }
 
     /// As `pods::update`.
@@ -110,6 +131,9 @@ impl Agent {
         let From::Pod(pod) = dial.from else { return };
         if came != Came::Captured {
             return;
+        }
+        if self.state.is_service(dial.to) {
+            return self.leave_service(pod, dial.to);
         }
         let Some((verdict, versions)) = self.decided(pod, dial.to) else {
             return;
@@ -151,6 +175,34 @@ impl Agent {
             self.outside.insert((pod, to), ());
         } else {
             self.outside.remove(&(pod, to));
+        }
+    }
+
+    /// As `services::leave`: at once, under the lock that the sweep takes too.
+    fn leave_service(&mut self, pod: usize, to: SocketAddr) {
+        let broker = &self.stage.broker;
+        let id = self.stage.id(pod);
+        let versions = broker.versions(id, None).expect("a version");
+        let Some(choice) = self.state.service(pod, to) else {
+            return;
+        };
+        let of = |address: &SocketAddr, verdict: &Verdict| {
+            let local = pod_at(address.ip()).map(|pod| self.stage.id(pod));
+            match verdict {
+                Verdict::Outside => Some((KernelVerdict::Outside, versions)),
+                Verdict::Direct(_) => Some((KernelVerdict::Direct(local?), broker.versions(id, local)?)),
+                Verdict::Deny(_) => Some((KernelVerdict::Deny(local?), broker.versions(id, local)?)),
+            }
+        };
+        let endpoints = choice.endpoints.iter().map(|(address, verdict)| ServiceEndpoint {
+            address: *address,
+            verdict: verdict.as_ref().and_then(|verdict| of(address, verdict)),
+            load: 0,
+        });
+        let endpoints: Vec<_> = endpoints.collect();
+        if choice.is_useful() {
+            broker.set_service(id, to, versions, &endpoints).expect("service");
+            self.services.insert((pod, to), choice);
         }
     }
 

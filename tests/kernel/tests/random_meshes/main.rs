@@ -20,7 +20,7 @@ mod state;
 use crate::{
     agent::Agent,
     stage::{Came, Dial, From, Stage, pod_at},
-    state::{LISTENING, LIVES, OUTSIDE, State, ip},
+    state::{LISTENING, LIVES, OUTSIDE, SERVICE, SERVICE_PORT, State, ip},
 };
 use std::{
     collections::BTreeMap,
@@ -71,6 +71,7 @@ fn dial(random: &mut Random, known: &mut Vec<Dial>) -> Dial {
     let to = random.below(LIVES.len());
     let to = match (from, random.below(10)) {
         (From::Pod(_), 0) => SocketAddr::new(ip(OUTSIDE[random.below(OUTSIDE.len())]), 80),
+        (From::Pod(_), 1 | 2) => SocketAddr::new(ip(SERVICE[random.below(SERVICE.len())]), SERVICE_PORT),
         _ => {
             let itself = matches!(from, From::Pod(pod) if pod == to) && random.below(8) > 0;
             let to = if itself { (to + 1) % LIVES.len() } else { to };
@@ -120,6 +121,11 @@ fn check(dial: &Dial, came: Came, states: &[&State]) -> Result<&'static str, Str
         source.is_some_and(|pod| states.iter().all(|state| state.excludes_outbound(pod, to)));
     let Some(pod) = pod_at(to.ip()) else {
         let source = source.ok_or("nobody outside dials outside")?;
+        if any(&|state| state.is_service(to))
+            && let Some(what) = check_service(source, from, to, came, states)?
+        {
+            return Ok(what);
+        }
         return match came {
             Came::Outside if any(&|state| state.is_outside(source, to)) => Ok("outside"),
             Came::Outside if excluded => Ok("excluded"),
@@ -128,15 +134,17 @@ fn check(dial: &Dial, came: Came, states: &[&State]) -> Result<&'static str, Str
         };
     };
     if source == Some(pod) {
-        let itself = came == Came::Application(pod);
+        let itself = came == Came::Application(pod, to.port());
         return itself.then_some("to itself").ok_or("a pod reaches itself".into());
     }
     let by_identity = |state: &State| source.is_some() && state.allows(source, from, pod, to);
     let in_plaintext = |state: &State| state.allows(None, from, pod, to);
     let is_plaintext = source.is_none() || excluded;
     match came {
-        Came::Application(at) if at != pod => Err("another pod's application".into()),
-        Came::Application(_) => {
+        Came::Application(at, port) if (at, port) != (pod, to.port()) => {
+            Err("another pod's application".into())
+        }
+        Came::Application(..) => {
             // By identity only from where the kernel captures; in plaintext only from elsewhere.
             if source.is_some() && !always_excluded && any(&by_identity) {
                 Ok("direct")
@@ -168,6 +176,46 @@ fn check(dial: &Dial, came: Came, states: &[&State]) -> Result<&'static str, Str
         }
         _ => Err("neither let in nor refused as it should be".into()),
     }
+}
+
+/// The same for a Service; `None` where the answer is one to somebody outside the mesh.
+fn check_service(
+    source: usize,
+    from: IpAddr,
+    to: SocketAddr,
+    came: Came,
+    states: &[&State],
+) -> Result<Option<&'static str>, String> {
+    // Whether some endpoint of some configuration is such that the connection may have come there.
+    let any = |holds: &dyn Fn(&State, SocketAddr) -> bool| {
+        states.iter().any(|state| {
+            let endpoints = state.service(source, to).map(|service| service.endpoints);
+            let mut addresses = endpoints.into_iter().flatten().map(|(address, _)| address);
+            addresses.any(|address| holds(state, address))
+        })
+    };
+    let takes = |state: &State, address: SocketAddr| {
+        pod_at(address.ip()).map(|pod| (pod, state.allows(Some(source), from, pod, address)))
+    };
+    let (holds, what) = match came {
+        Came::Captured => return Ok(Some("captured")),
+        Came::Application(pod, port) => (
+            any(&|state, address| address.port() == port && takes(state, address) == Some((pod, true))),
+            "service",
+        ),
+        Came::Refused(ErrorKind::PermissionDenied) => (
+            any(&|state, address| takes(state, address).is_some_and(|(_, allowed)| !allowed)),
+            "service denied",
+        ),
+        Came::Outside | Came::Refused(ErrorKind::ConnectionRefused) => {
+            let led = any(&|state, address| state.is_outside(source, address));
+            return Ok(led.then_some("service outside"));
+        }
+        _ => return Err("neither led anywhere nor refused as it should be".into()),
+    };
+    holds
+        .then_some(Some(what))
+        .ok_or("led to where no endpoint allows it".into())
 }
 
 struct Run {
@@ -232,7 +280,16 @@ async fn what_the_kernel_allows_the_core_allows() {
             seen(what)
         );
     }
-    for what in ["denied", "outside", "refused", "asked", "excluded"] {
+    for what in [
+        "denied",
+        "outside",
+        "refused",
+        "asked",
+        "excluded",
+        "service",
+        "service denied",
+        "service outside",
+    ] {
         let enough = meshes < MESHES || seen(what) >= meshes / 4;
         assert!(enough, "{what}: {} in {meshes} configurations", seen(what));
     }

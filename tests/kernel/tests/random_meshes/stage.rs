@@ -37,8 +37,8 @@ pub struct Dial {
 /// Where it came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Came {
-    /// To the application of this pod.
-    Application(usize),
+    /// To the application of this pod that listens on this port.
+    Application(usize, u16),
     /// To somebody outside the mesh.
     Outside,
     /// To the agent, as what the pod dials.
@@ -132,16 +132,19 @@ impl Stage {
         if let From::Pod(pod) = from {
             candidates.push((&self.pods[pod].enrolled.listeners.outbound, Came::Captured));
         }
-        match pod_at(to.ip()) {
-            Some(pod) => {
-                let at = LISTENING.iter().position(|port| *port == to.port());
-                let pods = &self.pods[pod];
-                if let Some(application) = at.and_then(|at| pods.applications.get(at..=at)) {
-                    candidates.push((application, Came::Application(pod)));
-                }
-                candidates.push((&pods.enrolled.listeners.plaintext, Came::Asked));
+        let pods = match pod_at(to.ip()) {
+            Some(pod) => pod..pod + 1,
+            // A Service leads to one of its own, or out of the mesh.
+            None => {
+                candidates.push((&self.servers, Came::Outside));
+                0..self.pods.len()
             }
-            None => candidates.push((&self.servers, Came::Outside)),
+        };
+        for (number, pod) in self.pods.iter().enumerate().take(pods.end).skip(pods.start) {
+            for (at, port) in LISTENING.iter().enumerate() {
+                candidates.push((&pod.applications[at..=at], Came::Application(number, *port)));
+            }
+            candidates.push((&pod.enrolled.listeners.plaintext, Came::Asked));
         }
         let until = Instant::now() + SOON;
         while Instant::now() < until {

@@ -11,7 +11,7 @@ use tramline_core::{
     object::{Kind, Meta, Objects, Pod, ServiceObject, ServiceObjectPort, TargetPort},
     plaintext::{PlaintextVerdict, verdict},
     service::Distribution,
-    verdict::{KernelVerdict, kernel_verdict},
+    verdict::{KernelVerdict, ServiceVerdict, kernel_verdict, service_verdict},
     workload::{Workload, WorkloadUid},
 };
 use tramline_fuzz::{
@@ -28,6 +28,10 @@ pub const LIVES: [(&str, &str, &str); 4] = [
 ];
 /// Addresses of somebody outside the mesh.
 pub const OUTSIDE: [&str; 4] = ["10.9.1.1", "10.7.0.1", "10.0.0.9", "fd00:9::9"];
+/// The addresses of a Service before the pods of namespace `demo`, which are the first two, and before whoever joined them.
+pub const SERVICE: [&str; 2] = ["10.96.0.1", "fd96::1"];
+/// Its port; that of its pods changes.
+pub const SERVICE_PORT: u16 = 81;
 /// Ports on which every pod listens: those that the policies name, and one that they do not.
 pub const LISTENING: [u16; 4] = [80, 8080, 9090, 1234];
 
@@ -90,6 +94,8 @@ pub struct State {
     world: World,
     excluded: [Excluded; 4],
     joined: Joined,
+    /// Where the Service leads to.
+    target: u16,
     pub objects: Arc<Objects>,
     pub mesh: Arc<Mesh>,
 }
@@ -120,13 +126,15 @@ impl State {
     /// A first configuration.
     pub fn first(random: &mut Random) -> Self {
         let world = world(random);
-        let objects = objects(&world, &[Excluded::default(); 4], Joined::Nobody);
+        let target = LISTENING[0];
+        let objects = objects(&world, &[Excluded::default(); 4], Joined::Nobody, target);
         let settings = MeshSettings::new(TrustDomain::new(TRUST_DOMAIN).expect("a trust domain"), "n1");
         let mesh = Mesh::build(objects.clone(), &settings).expect("a mesh");
         Self {
             world,
             excluded: [Excluded::default(); 4],
             joined: Joined::Nobody,
+            target,
             objects: Arc::new(objects),
             mesh: Arc::new(mesh),
         }
@@ -135,15 +143,16 @@ impl State {
     /// Another one that differs in policies, exclusions or the address outside, by the way a running agent takes it.
     pub fn next(&self, random: &mut Random) -> Self {
         let mut next = self.clone();
-        match random.below(8) {
+        match random.below(9) {
             0 => {
                 let joined = [Joined::Nobody, Joined::Remote, Joined::Service, Joined::Plaintext];
                 next.joined = joined[random.below(joined.len())];
             }
             1 | 2 => next.excluded[random.below(4)] = Excluded::random(random),
+            3 => next.target = LISTENING[random.below(LISTENING.len())],
             _ => next.world = world(random),
         }
-        let objects = objects(&next.world, &next.excluded, next.joined);
+        let objects = objects(&next.world, &next.excluded, next.joined, next.target);
         let changes = changes(&self.objects, &objects);
         let mesh = self.mesh.apply(changes).expect("a mesh");
         next.objects = Arc::new(objects);
@@ -152,19 +161,24 @@ impl State {
     }
 }
 
-fn objects(world: &World, excluded: &[Excluded; 4], joined: Joined) -> Objects {
+fn objects(world: &World, excluded: &[Excluded; 4], joined: Joined, target: u16) -> Objects {
     let mut objects = world.objects();
     for ((pod, (account, v4, v6)), excluded) in objects.pods.iter_mut().zip(LIVES).zip(excluded) {
         pod.service_account = Some(account.into());
         pod.addresses = vec![ip(v4), ip(v6)];
         excluded.annotate(pod);
+        pod.meta.labels.insert("behind".into(), "service".into());
     }
+    objects
+        .services
+        .push(service("demo", "all", &SERVICE, SERVICE_PORT, target));
     let address = ip(OUTSIDE[0]);
     match joined {
         Joined::Nobody => {}
         Joined::Remote | Joined::Plaintext => {
             let mut pod = objects.pods[0].clone();
-            pod.meta = Meta::new(Kind::Pod, "x", "joined");
+            pod.meta = Meta::new(Kind::Pod, "demo", "joined");
+            pod.meta.labels.insert("behind".into(), "service".into());
             if joined == Joined::Remote {
                 let enrolled = ("istio.io/dataplane-mode".into(), "tramline".into());
                 pod.meta.labels.extend([enrolled]);
@@ -173,23 +187,30 @@ fn objects(world: &World, excluded: &[Excluded; 4], joined: Joined) -> Objects {
             pod.addresses = vec![address];
             objects.pods.push(pod);
         }
-        Joined::Service => objects.services.push(ServiceObject {
-            meta: Meta::new(Kind::Service, "x", "joined"),
-            vips: vec![address],
-            ports: vec![ServiceObjectPort {
-                name: "".into(),
-                port: 80,
-                target: TargetPort::Number(80),
-                app_protocol: None,
-            }],
-            selector: [("app".into(), "web".into())].into(),
-            publish_not_ready: false,
-            node_local: false,
-            session_affinity: None,
-            distribution: Distribution::Anywhere,
-        }),
+        Joined::Service => {
+            let other = service("demo", "joined", &OUTSIDE[..1], 80, target);
+            objects.services.push(other);
+        }
     }
     objects
+}
+
+fn service(namespace: &str, name: &str, vips: &[&str], port: u16, target: u16) -> ServiceObject {
+    ServiceObject {
+        meta: Meta::new(Kind::Service, namespace, name),
+        vips: vips.iter().map(|vip| ip(vip)).collect(),
+        ports: vec![ServiceObjectPort {
+            name: "".into(),
+            port,
+            target: TargetPort::Number(target),
+            app_protocol: None,
+        }],
+        selector: [("behind".into(), "service".into())].into(),
+        publish_not_ready: false,
+        node_local: false,
+        session_affinity: None,
+        distribution: Distribution::Anywhere,
+    }
 }
 
 /// What leads from the one to the other.
@@ -305,5 +326,15 @@ impl State {
     /// Whether what a pod dials is outside of the mesh.
     pub fn is_outside(&self, pod: usize, to: SocketAddr) -> bool {
         kernel_verdict(&self.mesh, self.workload(pod), to) == Some(KernelVerdict::Outside)
+    }
+
+    /// Whether what is dialled is a Service, and what it leads a pod to.
+    pub fn service(&self, pod: usize, to: SocketAddr) -> Option<ServiceVerdict> {
+        service_verdict(&self.mesh, self.workload(pod), to)
+    }
+
+    /// Whether this is the address of a Service.
+    pub fn is_service(&self, to: SocketAddr) -> bool {
+        self.mesh.service_by_vip(to.ip()).is_some()
     }
 }
