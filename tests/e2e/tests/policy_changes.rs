@@ -1,7 +1,7 @@
 //! Policy changes without pause, under probes without pause: a connection that begins after a change was acknowledged
 //! follows it, whether the kernel decides, the agent of the node, or the one of another node.
 //!
-//! Each of three servers is opened and closed in its turn. While the change of one is under way, what holds of the other two
+//! Each of four servers is opened and closed in its turn. While the change of one is under way, what holds of the other three
 //! is certain, so nobody waits for anybody. `TRAMLINE_CHANGES` says how many changes are made.
 #![expect(clippy::print_stdout, reason = "the figures of a long run")]
 
@@ -19,9 +19,9 @@ use tramline_harness::wait;
 
 const SOON: Duration = Duration::from_secs(20);
 /// Changes in CI.
-const CHANGES: usize = 240;
+const CHANGES: usize = 200;
 /// Changes after which the probes' records are looked through and forgotten.
-const LAP: usize = 240;
+const LAP: usize = 200;
 /// Between looks whether a change is acknowledged.
 const LOOK: Duration = Duration::from_millis(4);
 
@@ -30,6 +30,8 @@ struct Server {
     name: &'static str,
     way: &'static str,
     to: SocketAddr,
+    /// The source that is kept out.
+    denied: String,
     open: bool,
     certain: Vec<Certain>,
 }
@@ -46,8 +48,8 @@ struct Certain {
 struct Stage {
     mesh: Mesh,
     client: Pod,
-    servers: [Server; 3],
-    _processes: [Process; 3],
+    servers: [Server; 4],
+    _processes: [Process; 4],
 }
 
 /// What was seen in all.
@@ -63,29 +65,46 @@ fn now() -> Result<i64> {
     Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.num_nanoseconds())
 }
 
+fn deny(name: &str, app: &str, source: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata:\n  name: {name}\n  namespace: {INSIDE}\n\
+         spec:\n  action: DENY\n  selector:\n    matchLabels:\n      app: {app}\n  \
+         rules:\n  - from:\n    - source:\n        {source}\n"
+    )
+}
+
 impl Stage {
     fn new() -> Result<Self> {
         let mut mesh = Mesh::new("policy_changes", 2)?;
         let client = mesh.pod(1, "client")?;
         let near = mesh.pod(1, "near")?;
         let served = mesh.pod(1, "served")?;
+        let asked = mesh.pod(1, "asked")?;
         let far = mesh.pod(2, "far")?;
         let (_, vip) = mesh.service("served", 1, 80, 5000)?;
-        mesh.start(&[&client, &near, &served, &far])?;
+        // Whoever has a policy by address is the agent's to decide about, each time.
+        let nobody = deny("nobody", "asked", "ipBlocks: [\"192.0.2.0/24\"]");
+        mesh.config.write("policy-nobody", &nobody)?;
+        mesh.start(&[&client, &near, &served, &asked, &far])?;
         let serve = |pod| mesh.net.serve(pod, "server --port 5000 --quiet");
-        let processes = [serve(&near)?, serve(&served)?, serve(&far)?];
-        let server = |name, way, to| Server {
+        let processes = [serve(&near)?, serve(&served)?, serve(&asked)?, serve(&far)?];
+        let by_identity = format!("principals: [{:?}]", principal("client"));
+        let by_address = format!("ipBlocks: [\"{}\"]", client.v4);
+        let server = |name, way, to, denied: &str| Server {
             name,
             way,
             to,
+            denied: denied.to_owned(),
             open: true,
             certain: Vec::new(),
         };
         Ok(Self {
             servers: [
-                server("near", "by the kernel", near.at4(5000)),
-                server("served", "by a Service", (vip, 80).into()),
-                server("far", "to another node", far.at4(5000)),
+                server("near", "by the kernel", near.at4(5000), &by_identity),
+                server("served", "by a Service", (vip, 80).into(), &by_identity),
+                server("asked", "by the agent", asked.at4(5000), &by_address),
+                server("far", "to another node", far.at4(5000), &by_identity),
             ],
             mesh,
             client,
@@ -110,14 +129,12 @@ impl Stage {
         }
         server.open = !server.open;
         let before = self.mesh.generations()?;
+        let policy = format!("policy-not-to-{name}");
         if server.open {
-            let of = format!("authorizationpolicy-{INSIDE}-not-to-{name}");
-            self.mesh.config.remove(&of)?;
+            self.mesh.config.remove(&policy)?;
         } else {
-            let (policy, client) = (format!("not-to-{name}"), principal("client"));
-            self.mesh
-                .config
-                .policy(INSIDE, &policy, name, "DENY", &[&client])?;
+            let text = deny(&format!("not-to-{name}"), name, &server.denied);
+            self.mesh.config.write(&policy, &text)?;
         }
         loop {
             let after = self.mesh.generations()?;
