@@ -115,6 +115,31 @@ impl World {
         self.check(to, client).with_context(|| command)
     }
 
+    /// Sends the marker and says what came of it.
+    ///
+    /// # Errors
+    /// The client cannot be run.
+    pub fn ask(&self, to: SocketAddr, options: &str) -> Result<Value> {
+        let command = format!("client --to {to} --send {MARKER} {options}");
+        self.mesh.net.call_one(&self.client, &command)
+    }
+
+    /// The same where nothing may come back, and somebody must say so: the line of the client's agent about it.
+    ///
+    /// # Errors
+    /// There was an answer, or silence, or no line.
+    pub fn refused(&self, to: SocketAddr) -> Result<Value> {
+        let answer = self.ask(to, "")?;
+        ensure!(
+            answer["received_bytes"].as_u64().unwrap_or(0) == 0 && answer["end"] != "timeout",
+            "{to}: {answer}"
+        );
+        let (from, dialled) = (answer["local"].clone(), to.to_string());
+        self.mesh.agent(1)?.wait_access(Duration::from_secs(10), |line| {
+            line["direction"] == "outbound" && line["src.addr"] == from && line["dst.original"] == dialled
+        })
+    }
+
     fn check(&mut self, to: SocketAddr, client: Value) -> Result<Exchange> {
         ensure!(client["connect"] == "ok", "not connected: {client}");
         ensure!(

@@ -4,11 +4,9 @@
 //! the node that needs a certificate; a restart does not open it, and the authority's successor brings it back.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
 use tramline_e2e::authority::{Authority, TrustDir, wait_trusted};
 use tramline_e2e::world::{MARKER, PORT, SERVICE_PORT, World};
 use tramline_harness::mesh::identity;
@@ -76,7 +74,7 @@ fn without_a_certificate_nothing_goes_in_plaintext() -> Result<()> {
         service,
     ];
     for to in targets {
-        let line = refused(&world, to)?;
+        let line = world.refused(to)?;
         ensure!(line["reason"] == "no_certificate", "{line}");
         ensure!(
             line["verdict"] == "fail" && line["response_flags"] == "IDENTITY_ERROR",
@@ -132,7 +130,7 @@ fn without_a_certificate_nothing_goes_in_plaintext() -> Result<()> {
         .context("started with an expired authority")?;
     ensure!(format!("{failed:#}").contains("has expired"), "{failed:#}");
     for to in [far, service] {
-        let answer = ask(&world, to, "--timeout-ms 800")?;
+        let answer = world.ask(to, "--timeout-ms 800")?;
         ensure!(answer["received_bytes"].as_u64().unwrap_or(0) == 0, "{answer}");
     }
 
@@ -152,22 +150,4 @@ fn without_a_certificate_nothing_goes_in_plaintext() -> Result<()> {
     );
     trace.tls_only(15_008)?;
     Ok(())
-}
-
-/// A request that must not be answered, and the line of the client's agent about it.
-fn refused(world: &World, to: SocketAddr) -> Result<Value> {
-    let answer = ask(world, to, "")?;
-    ensure!(
-        answer["received_bytes"].as_u64().unwrap_or(0) == 0 && answer["end"] != "timeout",
-        "{to}: {answer}"
-    );
-    let (from, dialled) = (answer["local"].clone(), to.to_string());
-    world.mesh.agent(1)?.wait_access(SOON, |line| {
-        line["direction"] == "outbound" && line["src.addr"] == from && line["dst.original"] == dialled
-    })
-}
-
-fn ask(world: &World, to: SocketAddr, options: &str) -> Result<Value> {
-    let command = format!("client --to {to} --send {MARKER} {options}");
-    world.mesh.net.call_one(&world.client, &command)
 }
