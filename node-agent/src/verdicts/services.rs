@@ -44,6 +44,10 @@ impl Verdicts {
 
     /// Takes Services back that would lead `pod` to an endpoint which it just failed to reach: the agent knows to avoid it.
     pub(crate) fn avoid(context: &Context, pod: PodId, endpoint: SocketAddr) {
+        // One that stepped aside still fails to reach endpoints; what the kernel has is its successor's.
+        if !context.duty.is_on() {
+            return;
+        }
         let gone = context.verdicts.left().with_endpoint(pod, endpoint);
         take_back(context, gone.into_iter().map(|dialled| (pod, dialled)));
     }
