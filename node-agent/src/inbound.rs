@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tramline_core::{
     admit, authz, baggage,
     cluster::ClusterName,
@@ -34,6 +34,8 @@ use tramline_core::{
 /// From the moment another agent has the kernel: by then it has the pod's listeners too, so that the tunnels which other
 /// nodes open instead of these do not end here again.
 pub(crate) const SUCCESSION: Duration = Duration::from_secs(5);
+/// Time for an agent that starts to enrol the pods of its node.
+const ENROLMENT: Duration = Duration::from_secs(10);
 
 /// A connection whose source is proven.
 pub(crate) struct Arrival<'a> {
@@ -264,7 +266,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
     };
     let mesh = context.mesh.load_full();
     let destination = mesh.workload(&pod.uid).cloned();
-    let direct = from_neighbour(&context, &mesh, &pod, client, address);
+    let direct = from_neighbour(&context, &mesh, &pod, client, address).await;
     let identity = direct.as_ref().map(|source| source.identity.clone());
     let unproven = ConnectionInfo::plaintext(destination.clone(), client, address);
     let record = context.observer.open(match direct {
@@ -332,7 +334,10 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
 
 /// The pod of this node that opened a connection which the kernel let pass, and which something changed for before it
 /// arrived: proven, as its 4-tuple was noted when its own socket dialled.
-fn from_neighbour(
+///
+/// An agent that starts enrols one pod after the other, and may have the listener of this one before it knows that one: then
+/// it waits until it knows all of them.
+async fn from_neighbour(
     context: &Context,
     mesh: &Mesh,
     pod: &LocalPod,
@@ -340,7 +345,13 @@ fn from_neighbour(
     address: SocketAddr,
 ) -> Option<Arc<Workload>> {
     let source = context.broker.direct_source(pod.id, client, address)?;
-    let source = context.pods.by_id(source)?;
+    let source = match context.pods.by_id(source) {
+        Some(source) => source,
+        None => {
+            let _ = timeout(ENROLMENT, context.verdicts.wait_settled()).await;
+            context.pods.by_id(source)?
+        }
+    };
     mesh.workload(&source.uid).cloned()
 }
 

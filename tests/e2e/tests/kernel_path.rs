@@ -261,7 +261,9 @@ fn without_an_agent() -> Result<()> {
     })?;
     ensure!(held.is_alive()?, "and leaves it alone");
     drop(held);
-    wait::until("its end to be seen", SOON, || Ok((!is_listed(&stage)?).then_some(())))
+    wait::until("its end to be seen", SOON, || {
+        Ok((!is_listed(&stage)?).then_some(()))
+    })
 }
 
 /// The way between two pods changes: nothing goes from socket to socket by a way that is not known to stay on the node.
