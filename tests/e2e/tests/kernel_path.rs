@@ -69,7 +69,7 @@ impl Stage {
     }
 
     fn hold(&self, to: SocketAddr) -> Result<Held> {
-        let args = format!("hold --to {to} --count 1 --timeout-ms 1000");
+        let args = format!("hold --to {to} --count 1 --timeout-ms 3000");
         let mut process = self.mesh.net.app(&self.client, &args)?;
         let event = process.wait_event("held", SOON)?;
         ensure!(event["alive"] == 1, "{event}");

@@ -15,7 +15,7 @@ struct Held(Process);
 
 impl Held {
     fn new(mesh: &Mesh, pod: &Pod, to: SocketAddr) -> Result<Self> {
-        let args = format!("hold --to {to} --count 1 --timeout-ms 1000");
+        let args = format!("hold --to {to} --count 1 --timeout-ms 3000");
         let mut process = mesh.net.app(pod, &args)?;
         let event = process.wait_event("held", SOON)?;
         ensure!(event["alive"] == 1, "{event}");

@@ -29,7 +29,7 @@ fn policy_cuts_live() -> Result<()> {
         for to in [far.at4(5000), near.at4(5000)] {
             let mut process = mesh
                 .net
-                .app(pod, &format!("hold --to {to} --count 1 --timeout-ms 1000"))?;
+                .app(pod, &format!("hold --to {to} --count 1 --timeout-ms 3000"))?;
             let event = process.wait_event("held", SOON)?;
             assert_eq!(event["alive"], 1, "{event}");
             held.push((process, to, allowed));
