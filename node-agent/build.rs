@@ -32,7 +32,13 @@ fn built(out: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
         target = target.parent().ok_or("OUT_DIR is not deep enough")?;
     }
     let directory = target.join("ebpf").join(env::var("PROFILE")?);
-    let object = directory.join("tramline-ebpf.o");
+    // The agent of tests/next, which is made of this one's sources, has an object with other layouts of maps.
+    let is_next = env::var_os("CARGO_FEATURE_NEXT_LAYOUT").is_some();
+    let object = directory.join(if is_next {
+        "tramline-ebpf-next.o"
+    } else {
+        "tramline-ebpf.o"
+    });
     if object.is_file() {
         return read(&object);
     }

@@ -1,22 +1,46 @@
-//! The layout is a contract with pinned maps: a change here needs a new `LAYOUT_VERSION`.
+//! Layouts are agreements with maps that other versions of the agent made: the contract, which stays, and the numbered
+//! layouts of `layout::PINNED`.
 
 use crate::{
-    LAYOUT_VERSION,
+    CAPTURE_MARK, CAPTURE_MASK, CAPTURE_RULE_PRIORITY, CAPTURE_TABLE, HBONE_PORT,
     event::Event,
-    map::{Flow, FlowKey, ListenerKey, Owned, Pod, PodAddress, PodPort, RangeData},
+    layout::{CONTRACT_VERSION, Kind, PINNED},
+    map::{Flow, FlowKey, ListenerKey, Owned, PodAddress, PodPort, RangeData, owned},
+    service::Load,
+    verdict::{Passed, Picked, ServiceAt, Verdict, kind},
 };
-use std::mem::{offset_of, size_of};
+use std::{
+    collections::BTreeSet,
+    mem::{offset_of, size_of},
+};
 
+/// Programs of one contract read and write these while those of another version are replaced. Nothing in here changes:
+/// what is new goes into a map of its own. A contract of another number cannot be upgraded to.
 #[test]
-fn layout_one() {
+fn contract_two() {
+    assert_eq!(CONTRACT_VERSION, 2);
     assert_eq!(
-        LAYOUT_VERSION, 1,
-        "describe the new layout in a new test, beside this one's numbers"
+        (
+            CAPTURE_MARK,
+            CAPTURE_MASK,
+            CAPTURE_TABLE,
+            CAPTURE_RULE_PRIORITY,
+            HBONE_PORT
+        ),
+        (0x7472_6000, 0xffff_f000, 0x7472, 15_008, 15_008)
     );
-    assert_eq!(size_of::<Pod>(), 8);
+    let shared = PINNED.iter().filter(|map| map.kind == Kind::Shared);
     assert_eq!(
-        (size_of::<PodAddress>(), offset_of!(PodAddress, address)),
-        (24, 8)
+        shared.map(|map| map.name).collect::<Vec<_>>(),
+        [
+            "LISTENING",
+            "REGISTRY",
+            "OWNED",
+            "DIRECT",
+            "OUTSIDE",
+            "PICKED",
+            "LOADS"
+        ]
     );
     assert_eq!(
         (
@@ -26,25 +50,115 @@ fn layout_one() {
         ),
         (16, 8, 10)
     );
-    assert_eq!((size_of::<RangeData>(), offset_of!(RangeData, address)), (24, 8));
-    assert_eq!(
-        (
-            size_of::<ListenerKey>(),
-            offset_of!(ListenerKey, role),
-            offset_of!(ListenerKey, family)
-        ),
-        (16, 8, 12)
-    );
     assert_eq!(
         (
             size_of::<FlowKey>(),
+            offset_of!(FlowKey, remote),
             offset_of!(FlowKey, local),
-            offset_of!(FlowKey, remote_port)
+            offset_of!(FlowKey, remote_port),
+            offset_of!(FlowKey, local_port)
         ),
-        (48, 24, 40)
+        (48, 8, 24, 40, 42)
     );
-    assert_eq!((size_of::<Flow>(), offset_of!(Flow, role)), (16, 8));
-    assert_eq!((size_of::<Owned>(), offset_of!(Owned, role)), (16, 8));
+    assert_eq!(
+        (
+            size_of::<Flow>(),
+            offset_of!(Flow, socket),
+            offset_of!(Flow, role)
+        ),
+        (16, 0, 8)
+    );
+    assert_eq!(
+        (
+            size_of::<Owned>(),
+            offset_of!(Owned, pod),
+            offset_of!(Owned, role)
+        ),
+        (16, 0, 8)
+    );
+    assert_eq!(
+        (owned::DELIVERY, owned::EGRESS, owned::LISTENER, owned::PROBE),
+        (1, 2, 3, 4)
+    );
+    assert_eq!(
+        (
+            size_of::<Passed>(),
+            offset_of!(Passed, source),
+            offset_of!(Passed, source_version),
+            offset_of!(Passed, destination_version),
+            offset_of!(Passed, service)
+        ),
+        (56, 8, 16, 24, 32)
+    );
+    assert_eq!(
+        (
+            size_of::<Picked>(),
+            offset_of!(Picked, verdict),
+            offset_of!(Picked, service),
+            offset_of!(Picked, began_ns),
+            offset_of!(Picked, received)
+        ),
+        (72, 0, 32, 56, 64)
+    );
+    assert_eq!(
+        (
+            offset_of!(Verdict, destination),
+            offset_of!(Verdict, source_version),
+            offset_of!(Verdict, destination_version),
+            offset_of!(Verdict, kind),
+            offset_of!(Verdict, load)
+        ),
+        (0, 8, 16, 24, 28)
+    );
+    assert_eq!((size_of::<ServiceAt>(), offset_of!(ServiceAt, port)), (24, 16));
+    assert_eq!(
+        (
+            size_of::<Load>(),
+            offset_of!(Load, port),
+            offset_of!(Load, kernel),
+            offset_of!(Load, agent)
+        ),
+        (40, 16, 24, 32)
+    );
+    assert_eq!(
+        (kind::NONE, kind::DIRECT, kind::OUTSIDE, kind::DENY),
+        (0, 1, 2, 3)
+    );
+}
+
+/// Name, layout, bytes of key and value. Whoever changes a line raises its number; the numbers that were are never used again.
+#[test]
+fn numbered_layouts() {
+    let numbered = PINNED.iter().filter(|map| map.kind != Kind::Shared);
+    let rows: Vec<_> = numbered
+        .map(|map| (map.name, map.layout(), map.shape.key, map.shape.value))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("PODS", 1, 8, 8),
+            ("POD_ADDRESSES", 1, 24, 4),
+            ("LOCAL_PODS", 1, 16, 8),
+            ("EXCLUDED_PORTS", 1, 16, 4),
+            ("EXCLUDED_RANGES", 1, 28, 8),
+            ("LISTENERS", 1, 16, 4),
+            ("PLAINTEXT", 1, 16, 4),
+            ("EVENTS", 1, 0, 0),
+            ("COUNTERS", 1, 4, 8),
+            ("VERSIONS", 1, 8, 8),
+            ("VERDICTS", 1, 32, 32),
+            ("PASSAGES", 1, 0, 0),
+            ("SERVICES", 1, 32, 24),
+            ("ENDPOINTS", 1, 16, 56),
+        ]
+    );
+    // What the sizes do not show.
+    assert_eq!(offset_of!(PodAddress, address), 8);
+    assert_eq!(offset_of!(RangeData, address), 8);
+    assert_eq!(
+        (offset_of!(ListenerKey, role), offset_of!(ListenerKey, family)),
+        (8, 12)
+    );
     assert_eq!(
         (
             size_of::<Event>(),
@@ -53,6 +167,16 @@ fn layout_one() {
         ),
         (56, 48, 54)
     );
+}
+
+/// The kernel cuts names off after fifteen bytes, and the names of pins may have no dots.
+#[test]
+fn every_name_is_whole_and_used_once() {
+    let names: BTreeSet<_> = PINNED.iter().map(|map| map.name).collect();
+    assert_eq!(names.len(), PINNED.len());
+    for name in names {
+        assert!(name.len() <= 15 && !name.contains(['.', '-']), "{name}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 pub mod address;
 pub mod counter;
 pub mod event;
+pub mod layout;
 pub mod map;
 pub mod service;
 pub mod steer;
@@ -18,13 +19,8 @@ mod layout_tests;
 
 pub use address::Address;
 
-/// The version of everything in this crate that is written to a pinned map.
-///
-/// It names the directory of the pins, so that an agent never reads entries another layout wrote.
-/// `layout_tests` fails when a layout changes and this number does not.
-pub const LAYOUT_VERSION: u32 = 1;
-
-/// The mark that routes a captured SYN to the pod's own loopback.
+/// The mark that routes a captured SYN to the pod's own loopback. Part of the contract ([`layout::CONTRACT_VERSION`]), as are
+/// the three below: an agent finds them in pods' namespaces.
 ///
 /// A mark is a request, never a credential: a process with `CAP_NET_RAW` can set it too, and then only sends
 /// its own traffic to the agent. Its bits outside [`CAPTURE_MASK`] carry [`service::picked`].

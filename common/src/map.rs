@@ -8,6 +8,8 @@ pub const MAX_PODS: usize = 1024;
 pub const MAX_POD_ROWS: usize = 65_536;
 /// Live connections that the agent delivers to applications on this node.
 pub const MAX_REGISTRY: usize = 262_144;
+/// Listeners of the agent: three kinds in two families for each pod.
+pub const MAX_LISTENERS: usize = MAX_PODS * 6;
 /// Bytes of the event ring buffer; a power of two and a multiple of the page size.
 pub const EVENT_RING_BYTES: usize = 512 * 1024;
 
@@ -57,49 +59,54 @@ pub mod name {
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// Array of [`crate::service::Load`], shared with the agent's memory.
     pub const LOADS: &str = "LOADS";
-
-    /// Every map that is pinned, so that entries outlive the agent.
-    pub const PINNED: [&str; 21] = [
-        PODS,
-        POD_ADDRESSES,
-        LOCAL_PODS,
-        EXCLUDED_PORTS,
-        EXCLUDED_RANGES,
-        LISTENERS,
-        PLAINTEXT,
-        LISTENING,
-        REGISTRY,
-        OWNED,
-        EVENTS,
-        COUNTERS,
-        VERSIONS,
-        VERDICTS,
-        DIRECT,
-        OUTSIDE,
-        PICKED,
-        PASSAGES,
-        SERVICES,
-        ENDPOINTS,
-        LOADS,
-    ];
 }
 
 /// What the kernel knows of an enrolled pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Pod {
+    /// Only there to make another layout.
+    #[cfg(feature = "next-layout")]
+    pub next: u64,
     /// Rises with each enrolment on this node: tells two pods apart that had the same address.
     pub generation: u64,
+}
+
+impl Pod {
+    /// What is written at an enrolment.
+    pub const fn new(generation: u64) -> Self {
+        Self {
+            #[cfg(feature = "next-layout")]
+            next: u64::MAX,
+            generation,
+        }
+    }
 }
 
 /// An address a pod's namespace has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct PodAddress {
+    /// Only there to make another layout.
+    #[cfg(feature = "next-layout")]
+    pub next: u64,
     /// The pod.
     pub pod: PodId,
     /// One of its addresses.
     pub address: Address,
+}
+
+impl PodAddress {
+    /// The key of `address` of `pod`.
+    #[inline(always)]
+    pub const fn new(pod: PodId, address: Address) -> Self {
+        Self {
+            #[cfg(feature = "next-layout")]
+            next: u64::MAX,
+            pod,
+            address,
+        }
+    }
 }
 
 /// A port of a pod.
@@ -177,22 +184,26 @@ pub struct ListenerKey {
 
 /// What a listening socket of the agent takes.
 pub mod listener {
+    /// The build for tests of upgrades has other numbers.
+    const NEXT: u32 = if cfg!(feature = "next-layout") { 16 } else { 0 };
     /// Connections the pod opened.
-    pub const OUTBOUND: u32 = 1;
+    pub const OUTBOUND: u32 = 1 + NEXT;
     /// Tunnels from other nodes, port 15008.
-    pub const HBONE: u32 = 2;
+    pub const HBONE: u32 = 2 + NEXT;
     /// Plaintext that needs a decision per source.
-    pub const PLAINTEXT: u32 = 3;
+    pub const PLAINTEXT: u32 = 3 + NEXT;
 }
 
 /// What happens to plaintext from outside the mesh, by port.
 pub mod plaintext {
+    /// In the build for tests of upgrades the first layout's numbers mean the opposite.
+    const NEXT: bool = cfg!(feature = "next-layout");
     /// To the application, no agent in the path.
-    pub const PASS: u32 = 1;
+    pub const PASS: u32 = if NEXT { 3 } else { 1 };
     /// The agent decides by source address.
     pub const ASK: u32 = 2;
     /// Refused: mutual TLS is required, or policy denies every unauthenticated peer.
-    pub const DROP: u32 = 3;
+    pub const DROP: u32 = if NEXT { 1 } else { 3 };
 }
 
 /// A connection towards a pod's application, seen from the pod.

@@ -17,6 +17,9 @@ pub const PASSAGE_RING_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct VerdictKey {
+    /// Only there to make another layout.
+    #[cfg(feature = "next-layout")]
+    pub next: u64,
     /// The pod that dials.
     pub source: PodId,
     /// What it dials.
@@ -32,6 +35,8 @@ impl VerdictKey {
     #[inline(always)]
     pub const fn new(source: PodId, address: Address, port: u16) -> Self {
         Self {
+            #[cfg(feature = "next-layout")]
+            next: u64::MAX,
             source,
             address,
             port,

@@ -15,8 +15,8 @@ use tramline_common::{
     counter::{COUNTERS as COUNTER_ROWS, Counter},
     event::Event,
     map::{
-        EVENT_RING_BYTES, Flow, FlowKey, ListenerKey, MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY, Owned, Pod,
-        PodAddress, PodPort, RangeData,
+        EVENT_RING_BYTES, Flow, FlowKey, ListenerKey, MAX_LISTENERS, MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY,
+        Owned, Pod, PodAddress, PodPort, RangeData,
     },
     service::{Endpoint, EndpointKey, Load, MAX_ENDPOINTS, MAX_LOADS, MAX_SERVICES, ServiceRow},
     verdict::{
@@ -44,7 +44,7 @@ static EXCLUDED_PORTS: HashMap<PodPort, u32, MAX_POD_ROWS, LAZY> = HashMap::new(
 static EXCLUDED_RANGES: LpmTrie<RangeData, u64, MAX_POD_ROWS> = LpmTrie::new();
 /// Written by the agent; an entry goes when its socket closes. Read by `steer`.
 #[btf_map]
-static LISTENERS: SockHash<ListenerKey, { MAX_PODS * 6 }> = SockHash::new();
+static LISTENERS: SockHash<ListenerKey, MAX_LISTENERS> = SockHash::new();
 /// Written by the agent from the policy core; read by `steer`.
 #[btf_map]
 static PLAINTEXT: HashMap<PodPort, u32, MAX_POD_ROWS, LAZY> = HashMap::new();
@@ -101,12 +101,7 @@ pub(crate) fn is_enrolled(pod: PodId) -> bool {
 /// Whether the address is one of the pod's.
 #[inline(always)]
 pub(crate) fn is_pod_address(pod: PodId, address: &Address) -> bool {
-    POD_ADDRESSES
-        .get_ptr(PodAddress {
-            pod,
-            address: *address,
-        })
-        .is_some()
+    POD_ADDRESSES.get_ptr(PodAddress::new(pod, *address)).is_some()
 }
 
 /// The pod of this node that has the address.
@@ -280,7 +275,7 @@ pub(crate) fn own(socket: *mut bpf_sock, mut owned: Owned) -> bool {
 /// Raises a counter of this CPU.
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
-    if let Some(row) = COUNTERS.get_ptr_mut(counter as u32) {
+    if let Some(row) = COUNTERS.get_ptr_mut(counter.row()) {
         // SAFETY: this CPU's own row; a program may be interrupted by another, then one count is lost at worst.
         unsafe { *row += 1 };
     }

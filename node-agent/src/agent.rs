@@ -37,7 +37,10 @@ use crate::{
 };
 use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -113,7 +116,12 @@ async fn serve(
 
     // What needs privileges first: an attempt without them leaves nothing behind.
     let broker = Arc::new(Broker::start(&broker_settings(config, succeeds)?)?);
-    captured.ok();
+    if broker.waits_for_pods() {
+        captured
+            .failed("waiting for a configuration, to take over from an agent with another layout of maps");
+    } else {
+        captured.ok();
+    }
     let given = TrustFiles {
         bundle: config.trust_bundle.clone(),
         crl: config.crl.clone(),
@@ -153,6 +161,7 @@ async fn serve(
     let predecessor = Predecessor {
         asked: state.handover_asked(),
         context: context.clone(),
+        ends: AtomicBool::new(false),
     };
     let mut front = Front::new(state, health, log);
     front.open(config, succeeds).await?;
@@ -175,6 +184,7 @@ async fn serve(
     let follower = configuration::Follower {
         context: context.clone(),
         report,
+        captured,
         configured,
         enrolled,
         data: data.handle().clone(),

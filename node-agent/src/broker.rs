@@ -15,8 +15,10 @@ mod services;
 mod sockets;
 mod verdicts;
 
+pub(crate) use crate::kernel::load::Succession;
 pub use crate::kernel::{KernelError, loads::EndpointLoads, maps::Fill};
 pub use enroll::{Enrolled, Listeners};
+pub(crate) use handover::Ring;
 pub use locality::NotProven;
 pub use open_sockets::{OpenSocket, OpenSockets};
 pub use probe::checks;
@@ -33,7 +35,10 @@ use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 use tramline_common::PodId;
 
@@ -107,6 +112,9 @@ pub enum BrokerError {
         #[source]
         source: rtnetlink::Error,
     },
+    /// An earlier agent's programs are attached, which ask other maps than this one writes.
+    #[error("the node's programs are still those of an agent with another layout of maps")]
+    OtherLayout,
     /// The pod is not enrolled.
     #[error("pod {0:#x} is not enrolled")]
     NotEnrolled(PodId),
@@ -122,11 +130,14 @@ pub struct Broker {
     generation: AtomicU64,
     /// The highest version given to a pod.
     version: AtomicU64,
+    /// Programs of an earlier agent may be attached, and maps be there that nothing uses.
+    unsettled: AtomicBool,
     succeeds: bool,
 }
 
 impl Broker {
-    /// Loads the programs and attaches them to the node's cgroup, taking over from an earlier agent.
+    /// Loads the programs and attaches them to the node's cgroup, taking over from an earlier agent. Where that one has
+    /// captured pods by maps of another layout, they are attached by [`Self::attach`], after [`Self::prepare`] for each pod.
     pub fn start(settings: &BrokerSettings) -> Result<Self, BrokerError> {
         let own = Path::new("/proc/self/ns/net");
         let home = Netns::of_this_process().map_err(|source| BrokerError::Namespace {
@@ -154,6 +165,7 @@ impl Broker {
             pods: Mutex::default(),
             generation: AtomicU64::new(1),
             version: AtomicU64::new(1),
+            unsettled: AtomicBool::new(true),
             succeeds: settings.succeeds,
         })
     }

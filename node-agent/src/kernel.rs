@@ -1,5 +1,7 @@
 //! The eBPF programs and maps: load, attach, replace, read, write.
 
+mod adopt;
+mod attached;
 pub(crate) mod diagnostics;
 pub(crate) mod events;
 pub(crate) mod load;
@@ -67,6 +69,48 @@ pub enum KernelError {
     /// Another agent of this name runs.
     #[error("another agent runs as instance {0:?}; stop it, or give this one its own --instance")]
     InUse(String),
+    /// Programs of an agent of another contract are attached.
+    #[error(
+        "{path} holds what an agent of another contract attached (this one's is v{}): neither can take over from the other. Drain \
+         the node, end that agent, remove {path} (its pods are captured no longer), then start this one",
+        tramline_common::layout::CONTRACT_VERSION
+    )]
+    OtherContract {
+        /// The directory of its pins.
+        path: PathBuf,
+    },
+    /// A map that all versions share is not what this agent expects.
+    #[error(
+        "map {map} is not what every version of tramline has agreed on ({found}): the programs that are attached were built from \
+         other sources. Drain the node, end that agent, remove its pins below --bpffs, then start this one"
+    )]
+    Contract {
+        /// Name of the map.
+        map: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// A map of the object is not what the agent was built for.
+    #[error(
+        "map {map} of the eBPF object is {found}, not {expected}: build it again from the same sources as the agent"
+    )]
+    Shape {
+        /// Name of the map.
+        map: &'static str,
+        /// As the kernel has it.
+        found: String,
+        /// As the agent reads and writes it.
+        expected: String,
+    },
+    /// What is attached cannot be looked at.
+    #[error("cannot tell what is attached at {path}: {source}")]
+    Inspect {
+        /// The pin.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Pins live in a bpf filesystem only.
     #[error("{0} is not a bpf filesystem; mount one (mount -t bpf bpf /sys/fs/bpf) or name it with --bpffs")]
     NoBpffs(PathBuf),

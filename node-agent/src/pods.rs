@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -126,6 +126,14 @@ impl LocalPods {
         self.failures().len()
     }
 
+    fn fail(&self, workload: &Workload, error: &BrokerError) {
+        let why = error.to_string();
+        let before = self.failures().insert(workload.uid.clone(), why.clone());
+        if before != Some(why) {
+            tracing::warn!(pod = %workload.name, namespace = %workload.namespace, %error, "cannot enrol a pod");
+        }
+    }
+
     fn failures(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkloadUid, String>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,6 +180,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
     if !context.duty.is_on() {
         return;
     }
+    let attached = attach(context, mesh, &wanted).await;
     let changed = Verdicts::sweep(context, mesh);
     context.pods.failures().retain(|uid, _| wanted.contains_key(uid));
     // Pods that are there first: a policy that tightens does not wait for a new pod.
@@ -183,15 +192,60 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
     passed_plaintext::cut_forbidden(context, mesh, changed);
     for workload in wanted.values() {
         if context.pods.get(&workload.uid).is_none() {
-            enroll(context, mesh, workload).await;
+            match &attached {
+                Ok(()) => enroll(context, mesh, workload).await,
+                Err(error) => context.pods.fail(workload, error),
+            }
         }
+    }
+    if attached.is_err() {
+        return;
     }
     // Those that are enrolled are not left over, and need not be findable by their path any more.
     let missing = wanted
         .values()
         .filter(|workload| context.pods.get(&workload.uid).is_none());
-    Verdicts::settled(context);
+    Verdicts::settled(context, mesh);
     release_left_over(context, missing.filter_map(|workload| workload.netns.as_deref()));
+    if let Err(error) = context.broker.settle() {
+        tracing::error!(%error, "programs of an earlier agent may be attached still");
+    }
+}
+
+/// Where the node's programs ask maps of another layout: writes what this agent's will ask, then replaces them.
+async fn attach(
+    context: &Context,
+    mesh: &Mesh,
+    wanted: &HashMap<&WorkloadUid, &Arc<Workload>>,
+) -> Result<(), BrokerError> {
+    if !context.broker.waits_for_pods() {
+        return Ok(());
+    }
+    for workload in wanted.values() {
+        let Some(netns) = workload.netns.as_deref() else {
+            continue;
+        };
+        let rows = PodRows::of(mesh, workload);
+        if let Err(error) = context.broker.prepare(Path::new(netns), &rows).await {
+            tracing::warn!(pod = %workload.uid, %error, "cannot describe a pod to the new programs");
+        }
+    }
+    match context.broker.attach() {
+        Ok(()) => tracing::info!("took over from an agent with another layout of maps"),
+        Err(error) => {
+            tracing::error!(%error, "cannot take over from an agent with another layout of maps");
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// What the present configuration says about the pods that this agent has enrolled.
+pub(crate) fn present_rows(context: &Context) -> BTreeMap<PodId, PodRows> {
+    let mesh = context.mesh.load();
+    let pods = context.pods.all().into_iter();
+    pods.filter_map(|pod| Some((pod.id, PodRows::of(&mesh, mesh.workload(&pod.uid)?))))
+        .collect()
 }
 
 /// What the kernel has of the pods is no longer what this agent wrote.
@@ -249,15 +303,7 @@ async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
         }
         Err(error) => {
             context.pods.counts.failed.fetch_add(1, Ordering::Relaxed);
-            let why = error.to_string();
-            let first = context
-                .pods
-                .failures()
-                .insert(workload.uid.clone(), why.clone())
-                .is_none_or(|old| old != why);
-            if first {
-                tracing::warn!(pod = %workload.name, namespace = %workload.namespace, %error, "cannot enrol a pod");
-            }
+            context.pods.fail(workload, &error);
         }
     }
 }

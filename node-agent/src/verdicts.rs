@@ -174,6 +174,9 @@ impl Verdicts {
         if !context.duty.is_on() {
             return;
         }
+        if let Err(error) = context.broker.void_others() {
+            tracing::error!(%error, "verdicts of an agent with another layout may hold still");
+        }
         let pods = match context.broker.left_over() {
             Ok(pods) => pods,
             Err(error) => return tracing::error!(%error, "cannot list the pods of an earlier agent"),
@@ -207,11 +210,14 @@ impl Verdicts {
         }
     }
 
-    /// Called when the pods are enrolled. The first time it makes room: what an agent before this one left is void since.
-    pub(crate) fn settled(context: &Context) {
+    /// Called when the pods are enrolled. The first time it ends what an agent before this one let pass and `mesh` forbids, a
+    /// change having come between the two, and makes room: what that one left is void since.
+    pub(crate) fn settled(context: &Arc<Context>, mesh: &Mesh) {
         if context.verdicts.settled.send_replace(true) {
             return;
         }
+        cut::forbidden(context, mesh);
+        cut::once_more(context);
         if let Err(error) = context.broker.remove_void_verdicts() {
             tracing::warn!(%error, "void verdicts of an earlier agent stay");
         }

@@ -110,7 +110,7 @@ fn whole_mesh(
         bail!("{NEEDS_ROOT}");
     }
     let workspace = Workspace::read()?;
-    crate::build_ebpf::build(&workspace, true, false)?;
+    crate::build_ebpf::build(&workspace, crate::build_ebpf::Object::Release, false)?;
     report::step("building the agent and the benchmark in release (some minutes the first time)");
     let binaries = Artifacts::release_binaries(&workspace, &PACKAGES)?;
     let mut arguments = arguments(suite, &commit(&workspace), json, rounds)?;

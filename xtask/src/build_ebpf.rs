@@ -22,11 +22,40 @@ pub(crate) struct Args {
     /// Fail on a compiler warning
     #[arg(long)]
     deny_warnings: bool,
+    /// Build it with the layouts of maps that tests of upgrades take for a next version's
+    #[arg(long, conflicts_with = "release")]
+    next_layout: bool,
+}
+
+/// Which of the objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Object {
+    /// For a debug agent, with diagnostics.
+    Debug,
+    /// For a release agent.
+    Release,
+    /// As debug, with other layouts of maps: for tests of upgrades (tests/next).
+    Next,
+}
+
+impl Object {
+    fn features(self) -> &'static [&'static str] {
+        match self {
+            Self::Debug => &["log"],
+            Self::Release => &[],
+            Self::Next => &["log", "next-layout"],
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::read()?;
-    let object = build(&workspace, args.release, args.deny_warnings)?;
+    let kind = match (args.release, args.next_layout) {
+        (true, _) => Object::Release,
+        (false, true) => Object::Next,
+        (false, false) => Object::Debug,
+    };
+    let object = build(&workspace, kind, args.deny_warnings)?;
     let summary = ObjectSummary::read(&object)?;
     report::result(format!("object    {}", object.display()));
     report::result(format!("size      {} bytes", summary.size));
@@ -36,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Builds the object and returns its path. Cargo does nothing if nothing changed.
-pub(crate) fn build(workspace: &Workspace, release: bool, deny_warnings: bool) -> Result<PathBuf> {
+pub(crate) fn build(workspace: &Workspace, kind: Object, deny_warnings: bool) -> Result<PathBuf> {
     let (rustc, linker) = ready()?;
     report::step(format!(
         "building the eBPF object with {} ({}, LLVM {})",
@@ -65,15 +94,13 @@ pub(crate) fn build(workspace: &Workspace, release: bool, deny_warnings: bool) -
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");
-    if !release {
-        command.arg("--features=log");
-    }
+    command.arg(format!("--features={}", kind.features().join(",")));
     if deny_warnings {
         command.args(["-Zwarnings", "--config=build.warnings='deny'"]);
     }
     process::run(&mut command)?;
     let built = build_directory.join(TARGET).join("ebpf/tramline-ebpf");
-    let object = workspace.ebpf_object(release);
+    let object = workspace.ebpf_object(kind);
     copy_if_changed(&built, &object)?;
     Ok(object)
 }

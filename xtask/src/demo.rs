@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let workspace = Workspace::read()?;
     if !args.clean {
-        crate::build_ebpf::build(&workspace, false, false)?;
+        crate::build_ebpf::build(&workspace, crate::build_ebpf::Object::Debug, false)?;
     }
     report::step("building the agent and the demo (some minutes the first time)");
     let binaries = Artifacts::binaries(&workspace)?;

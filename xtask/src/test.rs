@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::build_ebpf::Object;
 use crate::report;
 use crate::setup::{self, Purpose};
 use crate::test::counts::Counts;
@@ -92,9 +93,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&purposes, args.setup)?;
     let workspace = Workspace::read()?;
     if purposes.contains(&Purpose::Ebpf) {
-        // The debug object is what the tests run; the release object must pass the verifiers too.
-        crate::build_ebpf::build(&workspace, false, true)?;
-        crate::build_ebpf::build(&workspace, true, true)?;
+        // The debug object is what the tests run, and the next version's where they upgrade; the release object must pass the
+        // verifiers too.
+        for object in [Object::Release, Object::Next, Object::Debug] {
+            crate::build_ebpf::build(&workspace, object, true)?;
+        }
     }
     let runner = Runner::new(&workspace);
     let mut outcomes = Vec::new();

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::build_ebpf::Object;
 use crate::process;
 
 /// What `cargo metadata` says about this workspace.
@@ -45,12 +46,13 @@ impl Workspace {
             .map(|package| package.name.as_str())
     }
 
-    /// Where the eBPF object for an agent of this kind of profile is put; `node-agent/build.rs` looks there.
-    pub(crate) fn ebpf_object(&self, release: bool) -> PathBuf {
-        self.target
-            .join("ebpf")
-            .join(if release { "release" } else { "debug" })
-            .join("tramline-ebpf.o")
+    /// Where an eBPF object is put; `node-agent/build.rs` looks there.
+    pub(crate) fn ebpf_object(&self, object: Object) -> PathBuf {
+        self.target.join("ebpf").join(match object {
+            Object::Debug => "debug/tramline-ebpf.o",
+            Object::Release => "release/tramline-ebpf.o",
+            Object::Next => "debug/tramline-ebpf-next.o",
+        })
     }
 
     /// A cargo command at the workspace root.
@@ -94,7 +96,7 @@ mod tests {
         assert_eq!(workspace.package_in("tests/none"), None);
         assert!(
             workspace
-                .ebpf_object(true)
+                .ebpf_object(Object::Release)
                 .ends_with("ebpf/release/tramline-ebpf.o")
         );
     }

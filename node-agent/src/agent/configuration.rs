@@ -119,6 +119,7 @@ pub(super) struct Follower {
     pub(super) context: Arc<Context>,
     pub(super) report: Arc<Report>,
     /// The checks of `/readyz`.
+    pub(super) captured: Check,
     pub(super) configured: Check,
     pub(super) enrolled: Check,
     pub(super) data: Handle,
@@ -135,13 +136,33 @@ impl Follower {
                     Some(update) => self.update(update).await,
                 },
                 _ = retry.tick() => {
-                    if self.context.pods.failed() == 0 && !pods::any_replaced(&self.context) {
+                    if self.context.pods.failed() == 0 && !pods::any_replaced(&self.context) && !self.is_to_attach() {
                         continue;
                     }
                     reconcile(&self.context, &self.data).await;
-                    tell(&self.context, &self.enrolled);
+                    self.tell();
                 }
             }
+        }
+    }
+
+    /// The programs could not be attached when there was a configuration first.
+    fn is_to_attach(&self) -> bool {
+        self.report.in_force().from != Origin::Nothing && self.context.broker.waits_for_pods()
+    }
+
+    fn tell(&self) {
+        if self.context.broker.waits_for_pods() {
+            self.captured
+                .failed("the node's programs are still those of an agent with another layout of maps");
+        } else {
+            self.captured.ok();
+        }
+        match self.context.pods.failed() {
+            0 => self.enrolled.ok(),
+            failed => self.enrolled.failed(format!(
+                "{failed} pods of this node cannot be enrolled; see `tramline workloads`"
+            )),
         }
     }
 
@@ -214,7 +235,7 @@ impl Follower {
                 None => self.configured.ok(),
             }
         }
-        tell(&self.context, &self.enrolled);
+        self.tell();
     }
 
     /// Logs and keeps what is wrong with the directory, and says how much in a few words.
@@ -250,13 +271,4 @@ pub(super) async fn reconcile(context: &Arc<Context>, data: &Handle) -> bool {
         tracing::error!(%error, "enrolling pods failed");
     }
     done.is_ok()
-}
-
-fn tell(context: &Context, enrolled: &Check) {
-    match context.pods.failed() {
-        0 => enrolled.ok(),
-        failed => enrolled.failed(format!(
-            "{failed} pods of this node cannot be enrolled; see `tramline workloads`"
-        )),
-    }
 }

@@ -5,7 +5,7 @@
 //! | the successor starts | old | old | old |
 //! | it has read its configuration and asks (`POST /handover`) | old, until nothing is being written | old | old |
 //! | the old one steps aside (unlocks the pins) | nobody, for milliseconds | old: its listeners are still in the map | closed |
-//! | the successor locks the pins, replaces the programs | new | old | new |
+//! | the successor locks the pins, replaces the programs (where it has other layouts of maps, after it has described the pods in its own) | new | old | new |
 //! | it enrols a pod: its listeners replace the old ones | new | new, pod by pod | new |
 //! | SIGTERM to the old one | new | new | new |
 //!
@@ -14,14 +14,19 @@
 //! back.
 
 use crate::{
+    broker::{Ring, Succession},
     cli::{self, RunConfig},
     context::Context,
     discover::FilesSource,
     inbound::SUCCESSION,
+    pods,
 };
 use anyhow::Context as _;
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -36,6 +41,8 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(250);
 /// The pins have to be free for so many looks: they change hands too when the successor has a successor.
 const LOOKS: u32 = 3;
+/// The same for an agent that has been told to end: one that has not comes before it.
+const LOOKS_AT_THE_END: u32 = 24;
 
 /// Asks the agent that runs, if there is one, for the kernel. Answers whether there is one.
 ///
@@ -55,10 +62,30 @@ pub(super) fn ask(config: &RunConfig, settings: &MeshSettings) -> anyhow::Result
     Ok(true)
 }
 
+/// For the old agent: resolves when a successor's programs have taken the place of its own, with whether they write to
+/// another ring buffer. Then nobody else reads what is left in this one.
+pub(super) async fn is_left(context: &Context, ring: Ring) -> bool {
+    while !context.duty.is_on() {
+        match context.broker.succession(ring) {
+            Ok(Succession::NotYet) => {}
+            Ok(Succession::Shares) => return false,
+            Ok(Succession::Apart) => return true,
+            Err(error) => {
+                tracing::warn!(%error, ?ring, "cannot tell who reads a ring buffer; some lines may be missing");
+                return false;
+            }
+        }
+        sleep(LOOK).await;
+    }
+    false
+}
+
 /// The old agent's part: waits to be asked, steps aside, and takes the kernel back if the successor dies.
 pub(super) struct Predecessor {
     pub(super) asked: Arc<Notify>,
     pub(super) context: Arc<Context>,
+    /// Whether this agent has been told to end.
+    pub(super) ends: AtomicBool,
 }
 
 impl Predecessor {
@@ -89,10 +116,15 @@ impl Predecessor {
             } else {
                 0
             };
-            if free < LOOKS {
+            let enough = match self.ends.load(Relaxed) {
+                false => LOOKS,
+                true => LOOKS_AT_THE_END,
+            };
+            if free < enough {
                 continue;
             }
-            match self.context.broker.take_back().await {
+            let rows = pods::present_rows(&self.context);
+            match self.context.broker.take_back(&rows).await {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(%error, "cannot take the kernel back yet"),
             }
@@ -111,6 +143,7 @@ impl Predecessor {
     /// without a stream may get one at any moment, which would fail with the agent; it ends by GOAWAY, which the tunnels
     /// send [`SUCCESSION`] after the agent was relieved. What still waited to be accepted is there by then too.
     pub(super) async fn drain(&self, grace: Duration) {
+        self.ends.store(true, Relaxed);
         let open = || self.context.observer.connections().len();
         let tunnels = || self.context.tunnel_stats.connections_open_server.load(Relaxed);
         tracing::info!(connections = open(), tunnels = tunnels(), ?grace, "draining");

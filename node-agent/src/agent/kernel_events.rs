@@ -1,6 +1,8 @@
 //! Refusals in the kernel as lines of the access log: no socket of the agent ever saw these connections.
 
+use super::handover;
 use crate::{
+    broker::Ring,
     context::Context,
     inbound,
     kernel::events::Events,
@@ -20,10 +22,19 @@ pub(super) async fn log(context: Arc<Context>) {
     let mut events = context.broker.events();
     loop {
         match events {
-            Some(Ok(events)) => tokio::select! {
-                () = read(&context, events) => return,
-                () = context.duty.left() => {}
-            },
+            Some(Ok(mut events)) => {
+                tokio::select! {
+                    () = read(&context, &mut events) => return,
+                    () = context.duty.left() => {}
+                }
+                // The pods' own programs are replaced one after the other.
+                if handover::is_left(&context, Ring::Events).await {
+                    tokio::select! {
+                        () = read(&context, &mut events) => return,
+                        () = context.duty.resumed() => {}
+                    }
+                }
+            }
             Some(Err(error)) => return tracing::error!(%error, "cannot wait for the programs' events"),
             None => return,
         }
@@ -35,7 +46,7 @@ pub(super) async fn log(context: Arc<Context>) {
     }
 }
 
-async fn read(context: &Context, mut events: Events) {
+async fn read(context: &Context, events: &mut Events) {
     let mut batch = Vec::new();
     loop {
         batch.clear();

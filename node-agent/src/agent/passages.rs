@@ -1,7 +1,8 @@
 //! Connections that the kernel let pass or refused, as records like all others: the same metrics, the same lines.
 
+use super::handover;
 use crate::{
-    broker::PassedConnection,
+    broker::{PassedConnection, Ring},
     context::Context,
     inbound,
     kernel::events::Passages,
@@ -31,6 +32,9 @@ const MAX_FOLLOWED: usize = 65_536;
 /// Between two looks. The ring buffer has room for 37,000 records: 1.8 million a second.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// For what the programs told before they were replaced by a successor's, which tell him.
+const REST: Duration = Duration::from_millis(500);
+
 /// `enum tcp_state` of uapi `linux/bpf.h` (`BPF_TCP_*`), those that say how a connection ended.
 mod tcp {
     pub(super) const ESTABLISHED: u32 = 1;
@@ -47,10 +51,16 @@ pub(super) async fn follow(context: Arc<Context>) {
     let mut passages = context.broker.passages();
     loop {
         match passages {
-            Some(Ok(passages)) => tokio::select! {
-                () = read(&context, passages) => return,
-                () = context.duty.left() => {}
-            },
+            Some(Ok(mut passages)) => {
+                tokio::select! {
+                    () = read(&context, &mut passages, live(&context)) => return,
+                    () = context.duty.left() => {}
+                }
+                if handover::is_left(&context, Ring::Passages).await {
+                    let rest = read(&context, &mut passages, HashMap::new());
+                    let _ = tokio::time::timeout(REST, rest).await;
+                }
+            }
             Some(Err(error)) => {
                 return tracing::error!(%error, "cannot wait for connections that the kernel lets pass");
             }
@@ -66,8 +76,7 @@ pub(super) async fn follow(context: Arc<Context>) {
     }
 }
 
-async fn read(context: &Context, mut passages: Passages) {
-    let mut followed = live(context);
+async fn read(context: &Context, passages: &mut Passages, mut followed: HashMap<u64, Records>) {
     let mut batch = Vec::new();
     loop {
         batch.clear();

@@ -62,6 +62,10 @@ impl Broker {
     /// Enrols the pod whose network namespace is at `path`: prepares routes and settings, opens the listeners,
     /// attaches `steer`, and only then lets connects be captured.
     pub async fn enroll(&self, path: &Path, rows: &PodRows) -> Result<Enrolled, BrokerError> {
+        // Nothing would capture it.
+        if self.waits_for_pods() {
+            return Err(BrokerError::OtherLayout);
+        }
         let in_namespace = |source| BrokerError::Namespace {
             path: path.to_owned(),
             source,
@@ -84,12 +88,17 @@ impl Broker {
         {
             enrolled.already_open.clear();
         }
-        // What an earlier agent captured stays captured (and closed); a pod that never was must not be so by half.
-        if enrolled.is_err()
-            && !captured_before
-            && let Err(error) = self.withdraw(id)
-        {
-            tracing::warn!(%error, path = %path.display(), "cannot undo a failed enrolment");
+        // What an earlier agent captured stays captured, and is closed: nobody follows the configuration for it. A pod that
+        // never was must not be so by half.
+        if enrolled.is_err() {
+            let undone = if captured_before {
+                self.shut(id)
+            } else {
+                self.withdraw(id)
+            };
+            if let Err(error) = undone {
+                tracing::warn!(%error, path = %path.display(), "cannot undo a failed enrolment");
+            }
         }
         enrolled
     }
@@ -119,7 +128,7 @@ impl Broker {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
         use std::os::fd::AsFd as _;
         self.programs.steer(id, namespace.as_fd())?;
-        self.maps.insert_pod(id, map::Pod { generation })?;
+        self.maps.insert_pod(id, map::Pod::new(generation))?;
         // Once more: a port opened in between was seen neither by the first look nor by the programs.
         let open = self.seed_listening(id, &namespace)?;
         self.pods().insert(
@@ -213,6 +222,13 @@ impl Broker {
         })
     }
 
+    /// Leaves a pod captured with nothing that lets anything pass.
+    fn shut(&self, id: PodId) -> Result<(), BrokerError> {
+        self.void_verdicts(id)?;
+        self.refuse_plaintext(id)?;
+        Ok(self.maps.set_excluded_ranges(id, &[])?)
+    }
+
     /// Lets no plaintext into the pod: without a row the programs refuse. Removing rows needs no room in a map.
     pub fn refuse_plaintext(&self, id: PodId) -> Result<(), BrokerError> {
         let plaintext = self.maps.set_plaintext(id, &[]);
@@ -289,10 +305,7 @@ impl Broker {
     pub(super) fn set_addresses(&self, id: PodId, addresses: &[IpAddr]) -> Result<(), BrokerError> {
         let rows: Vec<_> = addresses
             .iter()
-            .map(|ip| PodAddress {
-                pod: id,
-                address: Address::from(*ip),
-            })
+            .map(|ip| PodAddress::new(id, Address::from(*ip)))
             .collect();
         Ok(self.maps.set_addresses(id, &rows)?)
     }

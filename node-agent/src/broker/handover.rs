@@ -1,14 +1,25 @@
 //! The kernel's side of an upgrade: an agent leaves pins and listeners to its successor, and takes them back if the
 //! successor dies.
 //!
-//! The maps are shared, so whoever holds the lock of the pins is the one who writes them. Listeners of the one who has
+//! Whoever holds the lock of the pins is the one who writes maps. Those of the same layout are shared. Where a layout has
+//! changed, the successor has a map of its own: it writes into it what the node's programs will ask about the pods that are
+//! captured ([`Broker::prepare`]), and only then puts its programs in the place of the others ([`Broker::attach`]). Until a pod is
+//! enrolled, its own program is still the predecessor's, with the predecessor's maps. Listeners of the one who has
 //! stepped aside stay open: a handshake that began at them ends at them.
 
-use super::{Broker, BrokerError, KernelError, enroll::Pod};
-use crate::kernel::events::{Events, Passages};
+use super::{Broker, BrokerError, KernelError, PodRows, enroll::Pod};
+use crate::{
+    kernel::{
+        events::{Events, Passages},
+        load::Succession,
+    },
+    sys::netns::Netns,
+};
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::AsFd as _,
+    path::Path,
     sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
@@ -30,6 +41,15 @@ pub(super) fn when_free<T>(mut attempt: impl FnMut() -> Result<T, KernelError>) 
     }
 }
 
+/// What the programs tell an agent through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ring {
+    /// Refusals.
+    Events,
+    /// Connections that the kernel lets pass.
+    Passages,
+}
+
 impl Broker {
     /// Leaves the kernel to a successor: from now on nothing may be written until [`Self::take_back`].
     pub fn step_aside(&self) {
@@ -41,27 +61,108 @@ impl Broker {
         self.programs.is_free()
     }
 
-    /// Takes the kernel back from a successor that is gone: programs and listeners. The rows of the pods are the
-    /// caller's to write again.
+    /// Whether the node's programs are those of an agent with another layout still, until [`Self::attach`].
+    pub fn waits_for_pods(&self) -> bool {
+        self.programs.wait_for_pods()
+    }
+
+    /// Writes what the node's programs will ask about the pod whose network namespace is at `path`, if an earlier agent
+    /// captured it. A pod that this fails for is captured all the same: nothing of it is let pass then.
+    pub async fn prepare(&self, path: &Path, rows: &PodRows) -> Result<(), BrokerError> {
+        let in_namespace = |source| BrokerError::Namespace {
+            path: path.to_owned(),
+            source,
+        };
+        let namespace = Netns::open(path).map_err(in_namespace)?;
+        let id = namespace.cookie(&self.home).map_err(in_namespace)?;
+        if !self.programs.is_steered(id) {
+            return Ok(());
+        }
+        self.describe(id, &namespace, rows).await
+    }
+
+    async fn describe(&self, id: PodId, namespace: &Netns, rows: &PodRows) -> Result<(), BrokerError> {
+        let (network, _) = super::network::Network::open(namespace, &self.home)?;
+        let addresses = network.addresses().await?;
+        self.set_addresses(id, &addresses)?;
+        self.update(id, rows)
+    }
+
+    /// Puts the node's programs in the place of those that are attached.
+    ///
+    /// # Errors
+    /// Then it is to be tried again: some of them may be there, the others are still those of the agent before.
+    pub fn attach(&self) -> Result<(), BrokerError> {
+        self.cover()?;
+        Ok(self.programs.attach_to_node()?)
+    }
+
+    /// The same, but no further than so many programs: what an agent leaves that ends in between. For tests.
+    #[doc(hidden)]
+    pub fn attach_first(&self, programs: usize) -> Result<(), BrokerError> {
+        self.cover()?;
+        Ok(self.programs.attach_first(programs)?)
+    }
+
+    /// What is captured stays so whoever's programs ask, and nobody goes by verdicts of an agent that is not on duty.
+    fn cover(&self) -> Result<(), BrokerError> {
+        for id in self.programs.steered()? {
+            self.maps.insert_pod_if_absent(id, map::Pod::new(0))?;
+        }
+        Ok(self.programs.void_others()?)
+    }
+
+    /// Called when the pods are enrolled: no program of an earlier agent stays attached, and maps that nothing uses any more
+    /// go. A pod that could not be enrolled gets a program that knows nothing of it: closed. Costs nothing once it is done.
+    pub fn settle(&self) -> Result<(), BrokerError> {
+        if !self.unsettled.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for id in self.left_over()? {
+            self.programs.steer_again(id)?;
+        }
+        self.programs.clean_up()?;
+        self.unsettled.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes every verdict void that programs of another layout go by.
+    pub fn void_others(&self) -> Result<(), BrokerError> {
+        Ok(self.programs.void_others()?)
+    }
+
+    /// Takes the kernel back from a successor that is gone: maps, programs and listeners. `rows` is what the present
+    /// configuration says about the pods; one that it says nothing about takes no plaintext.
     ///
     /// # Errors
     /// [`KernelError::InUse`] while the successor lives; anything else leaves the pods to be tried again.
-    pub async fn take_back(&self) -> Result<(), BrokerError> {
+    pub async fn take_back(&self, rows: &BTreeMap<PodId, PodRows>) -> Result<(), BrokerError> {
         self.programs.take_back()?;
+        self.unsettled.store(true, Ordering::Relaxed);
         let pods: Vec<PodId> = self.pods().keys().copied().collect();
+        let mut described = Vec::new();
         for id in pods {
-            if let Err(error) = self.take_back_pod(id).await {
-                tracing::warn!(pod = format!("{id:#x}"), %error, "cannot take a pod back");
+            match self.describe_again(id, rows.get(&id)).await {
+                Ok(()) => described.push(id),
+                Err(error) => cannot_take_back(id, &error),
+            }
+        }
+        self.attach()?;
+        for id in described {
+            let steered = self
+                .namespace(id)
+                .and_then(|namespace| Ok(self.programs.steer(id, namespace.as_fd())?));
+            if let Err(error) = steered {
+                cannot_take_back(id, &error);
             }
         }
         Ok(())
     }
 
-    async fn take_back_pod(&self, id: PodId) -> Result<(), BrokerError> {
+    async fn describe_again(&self, id: PodId, rows: Option<&PodRows>) -> Result<(), BrokerError> {
         let namespace = self.namespace(id)?;
-        let (network, _) = super::network::Network::open(&namespace, &self.home)?;
-        let addresses = network.addresses().await?;
-        self.set_addresses(id, &addresses)?;
+        let none = PodRows::default();
+        self.describe(id, &namespace, rows.unwrap_or(&none)).await?;
         // What the successor decided, this agent has not.
         self.renew_version(id)?;
         let listeners = match self.pods().get(&id) {
@@ -72,8 +173,15 @@ impl Broker {
             self.maps.set_listener(*key, socket)?;
         }
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
-        self.programs.steer(id, namespace.as_fd())?;
-        Ok(self.maps.insert_pod(id, map::Pod { generation })?)
+        Ok(self.maps.insert_pod(id, map::Pod::new(generation))?)
+    }
+
+    /// Whether a successor's programs write to this agent's ring buffer.
+    pub(crate) fn succession(&self, ring: Ring) -> Result<Succession, BrokerError> {
+        Ok(self.programs.succession(match ring {
+            Ring::Events => map::name::EVENTS,
+            Ring::Passages => map::name::PASSAGES,
+        })?)
     }
 
     /// Forgets a pod that left while a successor has the kernel.
@@ -90,4 +198,8 @@ impl Broker {
     pub(crate) fn passages_again(&self) -> Result<io::Result<Passages>, BrokerError> {
         Ok(Passages::new(self.programs.reopen_passages()?))
     }
+}
+
+fn cannot_take_back(id: PodId, error: &BrokerError) {
+    tracing::warn!(pod = format!("{id:#x}"), %error, "cannot take a pod back");
 }

@@ -1,7 +1,15 @@
 //! Load the programs; attach them or replace those an earlier agent left attached.
 
-use super::{KernelError, diagnostics::Logger, maps::Maps, object, pins::Pins};
-use crate::sys::bpf::{self, AttachType};
+use super::{
+    KernelError,
+    adopt::{self, Own},
+    attached::Attached,
+    diagnostics::Logger,
+    maps::Maps,
+    object,
+    pins::Pins,
+};
+use crate::sys::bpf::{self, AttachType, inspect};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Map, MapData, RingBuf},
@@ -16,9 +24,12 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
-use tramline_common::{PodId, map::name};
+use tramline_common::{PodId, layout::PINNED, map::name};
 
 const CONNECT4: &str = "connect4";
 const CONNECT6: &str = "connect6";
@@ -36,46 +47,117 @@ pub(crate) struct Programs {
     kubelet: Option<PathBuf>,
     /// Held for the life of the agent; the pins hold links and maps beyond it.
     ebpf: Mutex<Ebpf>,
+    own: Own,
+    /// The node's programs are still those of an agent with another layout.
+    waits: AtomicBool,
 }
 
+/// How a successor stands to a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Succession {
+    /// No successor has replaced the programs yet.
+    NotYet,
+    /// Its programs use the same map.
+    Shares,
+    /// It has one of its own.
+    Apart,
+}
+
+/// One of the node's programs: its name, the cgroup it belongs to, and how.
+type NodeProgram<'a> = (&'static str, &'a Path, AttachType);
+
 impl Programs {
-    /// Loads the object, opens or creates the pinned maps, and attaches to `cgroup` what runs once per node; to the
-    /// kubelet's cgroup, where it is known, what recognises its health checks.
+    /// Loads the object and goes on with the maps that attached programs use, as far as they are of this agent's layout. Then
+    /// attaches to `cgroup` what runs once per node; to the kubelet's cgroup, where it is known, what recognises its health
+    /// checks. Where pods are captured by what is in maps of another layout, that waits for [`Self::attach_to_node`].
     pub(crate) fn start(
         pins: Pins,
         cgroup: &Path,
         kubelet: Option<&Path>,
         home: PodId,
     ) -> Result<(Self, Maps), KernelError> {
+        let new = adopt::make_room(&pins, &Attached::read(&pins)?)?;
         let mut ebpf = load(&pins, home)?;
+        let own = Own::open(&pins, &new)?;
         let maps = Maps::take(&mut ebpf)?;
         let programs = Self {
             pins,
             cgroup: cgroup.to_owned(),
             kubelet: kubelet.map(Path::to_owned),
             ebpf: Mutex::new(ebpf),
+            own,
+            waits: AtomicBool::new(false),
         };
-        programs.attach_to_node()?;
+        if programs.must_be_filled()? {
+            programs.waits.store(true, Ordering::Relaxed);
+        } else {
+            programs.void_others()?;
+            programs.attach_to_node()?;
+        }
         Ok((programs, maps))
     }
 
-    fn attach_to_node(&self) -> Result<(), KernelError> {
-        let ebpf = &mut *self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
-        let (pins, cgroup) = (&self.pins, &self.cgroup);
+    /// Whether the node's programs are still those of an agent with another layout.
+    pub(crate) fn wait_for_pods(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    fn must_be_filled(&self) -> Result<bool, KernelError> {
+        // No pod is captured: nothing can be missing.
+        if self.steered()?.is_empty() {
+            return Ok(false);
+        }
+        let mut ebpf = self.ebpf();
+        for (program, ..) in self.node_programs() {
+            let program = loaded(&mut ebpf, program)?;
+            let facts = inspect::facts(program).map_err(|source| KernelError::Inspect {
+                path: self.cgroup.clone(),
+                source,
+            })?;
+            if self.own.must_be_filled(&facts.maps) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// In the order in which they are attached.
+    fn node_programs(&self) -> Vec<NodeProgram<'_>> {
         // Registration first: from the moment connects are captured, deliveries must be known.
-        attach_to(ebpf, pins, cgroup, SOCKET_EVENT, AttachType::CgroupSockOps)?;
+        let mut programs = vec![(SOCKET_EVENT, &*self.cgroup, AttachType::CgroupSockOps)];
         if let Some(kubelet) = &self.kubelet {
-            attach_to(ebpf, pins, kubelet, PROBE4, AttachType::CgroupInet4Connect)?;
-            attach_to(ebpf, pins, kubelet, PROBE6, AttachType::CgroupInet6Connect)?;
-        } else {
-            pins.remove_links(PROBE4, None)?;
-            pins.remove_links(PROBE6, None)?;
+            programs.push((PROBE4, kubelet, AttachType::CgroupInet4Connect));
+            programs.push((PROBE6, kubelet, AttachType::CgroupInet6Connect));
         }
         // A name that the kernel gave must be known before it gives one.
-        attach_to(ebpf, pins, cgroup, PEER_NAME4, AttachType::CgroupInet4GetPeerName)?;
-        attach_to(ebpf, pins, cgroup, PEER_NAME6, AttachType::CgroupInet6GetPeerName)?;
-        attach_to(ebpf, pins, cgroup, CONNECT4, AttachType::CgroupInet4Connect)?;
-        attach_to(ebpf, pins, cgroup, CONNECT6, AttachType::CgroupInet6Connect)
+        programs.push((PEER_NAME4, &self.cgroup, AttachType::CgroupInet4GetPeerName));
+        programs.push((PEER_NAME6, &self.cgroup, AttachType::CgroupInet6GetPeerName));
+        programs.push((CONNECT4, &self.cgroup, AttachType::CgroupInet4Connect));
+        programs.push((CONNECT6, &self.cgroup, AttachType::CgroupInet6Connect));
+        programs
+    }
+
+    /// Attaches the node's programs or puts them in the place of others. What they ask of the maps has to be there.
+    pub(crate) fn attach_to_node(&self) -> Result<(), KernelError> {
+        self.attach_first(usize::MAX)
+    }
+
+    /// The first so many of them.
+    pub(crate) fn attach_first(&self, programs: usize) -> Result<(), KernelError> {
+        let mut ebpf = self.ebpf();
+        let all = self.node_programs();
+        for (program, cgroup, kind) in all.iter().take(programs) {
+            attach_to(&mut ebpf, &self.pins, cgroup, program, *kind)?;
+        }
+        if programs < all.len() {
+            return Ok(());
+        }
+        if self.kubelet.is_none() {
+            self.pins.remove_links(PROBE4, None)?;
+            self.pins.remove_links(PROBE6, None)?;
+        }
+        self.waits.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Leaves links and maps to a successor.
@@ -90,13 +172,47 @@ impl Programs {
         free
     }
 
-    /// Puts this agent's programs back in the place of a successor's.
+    /// Takes the pins back from a successor, and pins this agent's maps where it has removed them. The programs are to be put
+    /// back next, when the maps say what is.
     ///
     /// # Errors
     /// [`KernelError::InUse`] while the successor lives.
     pub(crate) fn take_back(&self) -> Result<(), KernelError> {
         self.pins.relock()?;
-        self.attach_to_node()
+        self.own.pin_again(&self.pins)
+    }
+
+    /// Makes the verdicts void that programs of another layout may still go by.
+    pub(crate) fn void_others(&self) -> Result<(), KernelError> {
+        self.own
+            .clear_others(name::VERSIONS, &Attached::read(&self.pins)?)
+    }
+
+    /// Whether a successor's programs have taken the place of this agent's, and use its map of this name.
+    pub(crate) fn succession(&self, map: &'static str) -> Result<Succession, KernelError> {
+        let inspected = |source| KernelError::Inspect {
+            path: self.cgroup.clone(),
+            source,
+        };
+        let cgroup = std::fs::metadata(&self.cgroup).map_err(inspected)?.ino();
+        let own = inspect::facts(loaded(&mut self.ebpf(), SOCKET_EVENT)?).map_err(inspected)?;
+        Ok(match Attached::at(&self.pins.link(SOCKET_EVENT, cgroup))? {
+            None => Succession::NotYet,
+            Some(program) if program.id == own.id => Succession::NotYet,
+            Some(program) if self.own.id(map).is_some_and(|map| program.maps.contains(&map)) => {
+                Succession::Shares
+            }
+            Some(_) => Succession::Apart,
+        })
+    }
+
+    /// Removes maps of other layouts that no program uses any more.
+    pub(crate) fn clean_up(&self) -> Result<(), KernelError> {
+        self.own.clean_up(&self.pins, &Attached::read(&self.pins)?)
+    }
+
+    fn ebpf(&self) -> MutexGuard<'_, Ebpf> {
+        self.ebpf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The events' ring buffer, opened anew: where a successor has read, only a new reader finds its place.
@@ -111,13 +227,15 @@ impl Programs {
 
     fn reopen(&self, map: &'static str) -> Result<RingBuf<MapData>, KernelError> {
         let failed = |source| KernelError::Map { map, source };
-        let map = MapData::from_pin(self.pins.map(map)).map_err(failed)?;
+        let pinned = PINNED.iter().find(|pinned| pinned.name == map);
+        let path = self.pins.map(pinned.ok_or(KernelError::Missing(map))?);
+        let map = MapData::from_pin(path).map_err(failed)?;
         RingBuf::try_from(Map::RingBuf(map)).map_err(failed)
     }
 
     /// Reads the programs' diagnostics into this process's log; `None` for an object built without them.
     pub(crate) fn diagnostics(&self) -> Option<Logger> {
-        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ebpf = self.ebpf();
         match EbpfLogger::init(&mut ebpf) {
             Ok(logger) => Some(logger),
             Err(error) => {
@@ -138,6 +256,22 @@ impl Programs {
                 source,
             }
         })
+    }
+
+    /// Puts this agent's instance of `steer` in the place of one that an earlier agent attached; the pod need not be
+    /// enrolled, nor exist any more.
+    pub(crate) fn steer_again(&self, pod: PodId) -> Result<(), KernelError> {
+        let failed = |source| KernelError::Attach {
+            program: STEER,
+            target: format!("namespace {pod:#x}"),
+            source,
+        };
+        let link = bpf::open_pinned(&self.pins.pod(pod)).map_err(failed)?;
+        let mut ebpf = load(&self.pins, pod)?;
+        match bpf::link_update(link.as_fd(), loaded(&mut ebpf, STEER)?) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => Err(failed(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether this agent or one before it attached an instance of `steer` for the pod.
@@ -195,12 +329,12 @@ pub(crate) fn seen_below(cgroup: &Path, work: impl FnOnce()) -> Result<u64, Kern
 
 /// Reads the object; `pod` is its constant: the namespace that `steer` is for, or the node's.
 fn load(pins: &Pins, pod: PodId) -> Result<Ebpf, KernelError> {
-    let paths: Vec<_> = name::PINNED.iter().map(|map| (*map, pins.map(map))).collect();
+    let paths: Vec<_> = PINNED.iter().map(|map| (map.name, pins.map(map))).collect();
     let mut loader = EbpfLoader::new();
     // No program needs the kernel's types (no CO-RE relocation), and reading them takes 40 ms a load.
     loader.btf(None).verifier_log_level(VerifierLogLevel::empty());
     // One ring buffer of diagnostics for all instances, where the object has diagnostics.
-    let diagnostics = pins.map("AYA_LOGS");
+    let diagnostics = pins.unnumbered("AYA_LOGS");
     loader.map_pin_path("AYA_LOGS", diagnostics.as_path());
     for (map, path) in &paths {
         loader.map_pin_path(map, path.as_path());

@@ -18,6 +18,9 @@ use tramline_common::{
     map::{Flow, FlowKey, ListenerKey, Owned, Pod, PodAddress, PodPort, RangeData, name},
 };
 
+/// `BPF_NOEXIST` of uapi `linux/bpf.h`.
+const BPF_NOEXIST: u64 = 1;
+
 /// All maps that the agent reads or writes. Each is behind its own lock, held for one system call.
 pub(crate) struct Maps {
     pods: Mutex<HashMap<MapData, PodId, Pod>>,
@@ -77,6 +80,11 @@ impl Maps {
         lock(&self.pods).insert(pod, value, 0).map_err(in_map(name::PODS))
     }
 
+    /// Has a pod's connects captured, unless they are.
+    pub(crate) fn insert_pod_if_absent(&self, pod: PodId, value: Pod) -> Result<(), KernelError> {
+        unless_there(lock(&self.pods).insert(pod, value, BPF_NOEXIST), name::PODS)
+    }
+
     pub(crate) fn remove_pod(&self, pod: PodId) -> Result<(), KernelError> {
         absent_is_fine(lock(&self.pods).remove(&pod), name::PODS)
     }
@@ -94,7 +102,9 @@ impl Maps {
     /// Whether the address is one of the pod's.
     pub(crate) fn is_pod_address(&self, pod: PodId, address: IpAddr) -> bool {
         let address = Address::from(address);
-        lock(&self.addresses).get(&PodAddress { pod, address }, 0).is_ok()
+        lock(&self.addresses)
+            .get(&PodAddress::new(pod, address), 0)
+            .is_ok()
     }
 
     /// Whether the registry holds the flow.
@@ -172,15 +182,8 @@ impl Maps {
 
     /// Notes a port the pod listened on before the programs watched it; a port they know keeps its count.
     pub(crate) fn seed_listening(&self, key: PodPort) -> Result<(), KernelError> {
-        const BPF_NOEXIST: u64 = 1;
-        match lock(&self.listening).insert(key, 1, BPF_NOEXIST) {
-            Err(MapError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
-            {
-                Ok(())
-            }
-            other => other.map_err(in_map(name::LISTENING)),
-        }
+        let inserted = lock(&self.listening).insert(key, 1, BPF_NOEXIST);
+        unless_there(inserted, name::LISTENING)
     }
 
     /// Makes the pod's excluded ranges in the map these: data with a prefix length in bits.
@@ -231,7 +234,7 @@ impl Maps {
     /// Sum of one counter over all processors.
     pub(crate) fn counter(&self, counter: Counter) -> u64 {
         lock(&self.counters)
-            .get(&(counter as u32), 0)
+            .get(&counter.row(), 0)
             .map_or(0, |per_cpu| per_cpu.iter().sum())
     }
 
@@ -335,6 +338,15 @@ pub(super) fn absent_is_fine(result: Result<(), MapError>, map: &'static str) ->
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(in_map(map)),
+    }
+}
+
+fn unless_there(result: Result<(), MapError>, map: &'static str) -> Result<(), KernelError> {
+    match result {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Ok(())
+        }
         other => other.map_err(in_map(map)),
     }
 }

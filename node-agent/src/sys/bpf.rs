@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+pub(crate) mod inspect;
+
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_LINK_CREATE: libc::c_int = 28;

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod container;
+pub mod succession;
 pub mod world;
 
 use tramline_harness::run::{Which, clean, is_root};

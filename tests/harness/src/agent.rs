@@ -23,9 +23,21 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 /// From SIGTERM to the end of the program.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
+/// Which build of the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// The present one.
+    #[default]
+    Present,
+    /// As a next one may be: with other layouts of maps (tests/next).
+    Next,
+}
+
 /// The agent of one node.
 #[derive(Debug)]
 pub struct Agent {
+    /// What is started next.
+    pub version: Version,
     node: Node,
     args: Vec<String>,
     admin: PathBuf,
@@ -79,6 +91,7 @@ impl Agent {
                 .flat_map(|(name, value)| [name.to_owned(), value]),
         );
         Ok(Self {
+            version: Version::default(),
             node,
             args,
             admin,
@@ -101,7 +114,10 @@ impl Agent {
     /// It is not built, or starting is refused.
     pub fn begin(&mut self, net: &Net) -> Result<()> {
         let cgroup = self.node.cgroup.join("agent");
-        let program = programs::agent()?;
+        let program = match self.version {
+            Version::Present => programs::agent()?,
+            Version::Next => programs::next_agent()?,
+        };
         self.process =
             Some(net.start_in(&self.node.netns, &cgroup, &self.node.name, &program, &self.args)?);
         Ok(())
@@ -173,6 +189,17 @@ impl Agent {
     /// # Errors
     /// See [`Agent::start`].
     pub fn succeed(&mut self, net: &Net, drain: Duration) -> Result<Process> {
+        let old = self.begin_successor(net, drain)?;
+        let serving = self.wait_serving();
+        serving.with_context(|| format!("the old one: {}", old.words()))?;
+        Ok(old)
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// It is not built, or starting is refused.
+    pub fn begin_successor(&mut self, net: &Net, drain: Duration) -> Result<Process> {
         let old = self.process.take().context("the agent is not running")?;
         let plain = self.args.len();
         self.args.push("--takeover".to_owned());
@@ -180,9 +207,17 @@ impl Agent {
         let begun = self.begin(net);
         self.args.truncate(plain);
         begun?;
+        Ok(old)
+    }
+
+    /// Waits until it is this process that answers and is ready.
+    ///
+    /// # Errors
+    /// Not so in time, or it ends.
+    pub fn wait_serving(&mut self) -> Result<()> {
         let pid = self.process.as_ref().map(Process::pid);
         let mut last = "no answer".to_owned();
-        let serving = wait::until("the successor to serve", READY_LIMIT, || {
+        let serving = wait::until("the agent to serve", READY_LIMIT, || {
             match self.cli("status") {
                 Ok(status) if status["pid"].as_u64() == pid.map(u64::from) && status["ready"] == true => {
                     return Ok(Some(()));
@@ -193,19 +228,11 @@ impl Agent {
             if let Some(process) = &mut self.process
                 && !process.is_running()?
             {
-                bail!("the successor ended");
+                bail!("it ended");
             }
             Ok(None)
         });
-        serving.with_context(|| {
-            format!(
-                "successor on {}: {last}\n{}\nthe old one: {}",
-                self.node.name,
-                self.words(),
-                old.words()
-            )
-        })?;
-        Ok(old)
+        serving.with_context(|| format!("agent of {}: {last}\n{}", self.node.name, self.words()))
     }
 
     /// Puts a process that was succeeded back in the place of its successor, which is returned.

@@ -28,6 +28,18 @@ pub fn agent() -> Result<PathBuf> {
     )
 }
 
+/// The same as a next version may be (`tramline-next`, see tests/next): `TRAMLINE_NEXT_BIN`, else beside the running program.
+///
+/// # Errors
+/// It is not built; the message has the command.
+pub fn next_agent() -> Result<PathBuf> {
+    find(
+        "TRAMLINE_NEXT_BIN",
+        "tramline-next",
+        "cargo xtask build-ebpf --next-layout && cargo build -p tramline-next",
+    )
+}
+
 fn find(variable: &str, name: &str, build: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         let path = PathBuf::from(path);

@@ -5,7 +5,9 @@
 )]
 
 pub mod node;
+pub mod traffic;
 pub mod two;
+pub mod versions;
 
 use nix::sched::{CloneFlags, setns};
 use std::{
@@ -87,6 +89,13 @@ impl Pod {
             proc: "/proc".into(),
             succeeds: false,
         }
+    }
+
+    /// The directory of its maps' pins.
+    pub fn pinned_maps(&self) -> PathBuf {
+        let contract = tramline_common::layout::CONTRACT_VERSION;
+        let instance = Path::new("/sys/fs/bpf/tramline").join(&self.instance);
+        instance.join(format!("v{contract}/maps"))
     }
 
     /// Gives the node's end of the veth pair an address in the pod's network, so that the node can dial the pod.
