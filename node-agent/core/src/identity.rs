@@ -172,6 +172,11 @@ impl SpiffeId {
         &self.uri
     }
 
+    /// The same, to be shared.
+    pub fn uri(&self) -> &Arc<str> {
+        &self.uri
+    }
+
     fn namespace_range(&self) -> Range<usize> {
         let start = SCHEME.len() + self.trust_domain.as_str().len() + "/ns/".len();
         start..start + usize::from(self.namespace_len)

@@ -44,7 +44,11 @@ pub(super) fn text(out: &mut String, value: &str) {
 fn quoted(out: &mut String, value: &str) {
     let (value, cut) = bounded(value);
     out.push('"');
-    for c in value.chars() {
+    // Almost every value is plain to its end, and is copied as it is.
+    let plain = |b: &u8| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\');
+    let (head, rest) = value.split_at(value.bytes().take_while(plain).count());
+    out.push_str(head);
+    for c in rest.chars() {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),

@@ -1,6 +1,6 @@
 //! One record as one line; both formats write the same fields in the same order.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,7 @@ pub(super) fn line(out: &mut String, entry: &Entry, format: Format) {
         out,
         format,
         first: true,
+        value: String::new(),
     };
     line.begin();
     fields(&mut line, entry);
@@ -28,9 +29,10 @@ pub(super) fn losses(out: &mut String, time: SystemTime, lost: u64, format: Form
         out,
         format,
         first: true,
+        value: String::new(),
     };
     line.begin();
-    line.text("time", &timestamp(time));
+    line.time("time", time);
     line.number("dropped", lost);
     line.end();
 }
@@ -38,8 +40,8 @@ pub(super) fn losses(out: &mut String, time: SystemTime, lost: u64, format: Form
 /// Names follow ztunnel's access log where it has the field.
 fn fields(line: &mut Line<'_>, entry: &Entry) {
     let info = &entry.info;
-    line.text("time", &timestamp(entry.time));
-    line.text("start", &timestamp(start(entry)));
+    line.time("time", entry.time);
+    line.time("start", start(entry));
     line.text("direction", info.reporter.direction());
     line.optional("trace_id", info.trace.as_ref());
     line.address("src.addr", info.source_address);
@@ -90,7 +92,7 @@ fn fields(line: &mut Line<'_>, entry: &Entry) {
     if let Some(decision) = &info.dry_run {
         line.text("dry_run", Verdict::of_decision(decision).as_str());
         line.optional("dry_run_policy", decision.policy());
-        line.text("dry_run_detail", &decision.to_string());
+        line.shown("dry_run_detail", decision);
     }
 }
 
@@ -104,27 +106,13 @@ fn start(entry: &Entry) -> SystemTime {
     entry.time.checked_sub(entry.duration).unwrap_or(entry.time)
 }
 
-/// UTC with three digits of milliseconds, always: lines of two nodes sort together, as text too (RFC 3339).
-fn timestamp(time: SystemTime) -> String {
-    let time = OffsetDateTime::from(time);
-    let (date, clock) = (time.date(), time.time());
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        date.year(),
-        u8::from(date.month()),
-        date.day(),
-        clock.hour(),
-        clock.minute(),
-        clock.second(),
-        clock.millisecond()
-    )
-}
-
 /// A line being written.
 struct Line<'a> {
     out: &'a mut String,
     format: Format,
     first: bool,
+    /// The value being written, before its escapes: one allocation for all of a line.
+    value: String,
 }
 
 impl Line<'_> {
@@ -150,10 +138,17 @@ impl Line<'_> {
         if !std::mem::take(&mut self.first) {
             self.out.push_str(separator);
         }
-        let _ = match self.format {
-            Format::Json => write!(self.out, "\"{name}\":"),
-            Format::Text => write!(self.out, "{name}="),
-        };
+        match self.format {
+            Format::Json => {
+                self.out.push('"');
+                self.out.push_str(name);
+                self.out.push_str("\":");
+            }
+            Format::Text => {
+                self.out.push_str(name);
+                self.out.push('=');
+            }
+        }
     }
 
     fn text(&mut self, name: &str, value: &str) {
@@ -164,8 +159,39 @@ impl Line<'_> {
         }
     }
 
+    /// UTC with three digits of milliseconds, always: lines of two nodes sort together, as text too (RFC 3339).
+    fn time(&mut self, name: &str, time: SystemTime) {
+        self.name(name);
+        let time = OffsetDateTime::from(time);
+        let (date, clock) = (time.date(), time.time());
+        // Of characters that need no escape in either format.
+        let quote = match self.format {
+            Format::Json => "\"",
+            Format::Text => "",
+        };
+        let _ = write!(
+            self.out,
+            "{quote}{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z{quote}",
+            date.year(),
+            u8::from(date.month()),
+            date.day(),
+            clock.hour(),
+            clock.minute(),
+            clock.second(),
+            clock.millisecond()
+        );
+    }
+
+    fn shown(&mut self, name: &str, value: impl Display) {
+        let mut text = std::mem::take(&mut self.value);
+        text.clear();
+        let _ = write!(text, "{value}");
+        self.text(name, &text);
+        self.value = text;
+    }
+
     fn address(&mut self, name: &str, value: SocketAddr) {
-        self.text(name, &value.to_string());
+        self.shown(name, value);
     }
 
     fn number(&mut self, name: &str, value: u64) {
@@ -180,9 +206,9 @@ impl Line<'_> {
     }
 
     /// An unknown value leaves its field out.
-    fn optional(&mut self, name: &str, value: Option<&impl ToString>) {
+    fn optional(&mut self, name: &str, value: Option<impl Display>) {
         if let Some(value) = value {
-            self.text(name, &value.to_string());
+            self.shown(name, value);
         }
     }
 }

@@ -144,7 +144,7 @@ struct Peer {
 
 impl Peer {
     fn of(workload: Option<&Workload>, identity: Option<&SpiffeId>) -> Self {
-        let principal = identity.map_or(UNKNOWN, |identity| Label::Shared(identity.to_string().into()));
+        let principal = identity.map_or(UNKNOWN, |identity| Label::shared(identity.uri()));
         let Some(workload) = workload else {
             return Self {
                 workload: UNKNOWN,
