@@ -12,8 +12,10 @@ impl Address {
     /// From four IPv4 bytes.
     #[inline(always)]
     pub const fn v4(o: [u8; 4]) -> Self {
+        // As one number, which is stored in words: ten bytes of zeros become a loop in an eBPF program.
+        let mapped = (0xffff_u128 << 32) | u32::from_be_bytes(o) as u128;
         Self {
-            octets: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, o[0], o[1], o[2], o[3]],
+            octets: mapped.to_be_bytes(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{SO_BINDTODEVICE, SO_MARK, SOL_SOCKET, bpf_sock},
+    bindings::{BPF_SOCK_OPS_STATE_CB_FLAG, SO_BINDTODEVICE, SO_MARK, SOL_SOCKET, bpf_sock},
     helpers::{
         bpf_get_netns_cookie, bpf_setsockopt,
         generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval},
@@ -336,6 +336,23 @@ pub(crate) fn event_flow(ctx: &SockOpsContext) -> (Address, u16, Address, u16) {
             remote,
             u32::from_be((*c).remote_port) as u16,
         )
+    }
+}
+
+/// Has the program called at each change of the event socket's state; what others want of the socket stays.
+#[inline(always)]
+pub(crate) fn watch_states(ctx: &SockOpsContext) -> bool {
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    ctx.set_cb_flags(flags as i32).is_ok()
+}
+
+/// No more.
+#[inline(always)]
+pub(crate) fn leave_states(ctx: &SockOpsContext) {
+    let flags = ctx.cb_flags();
+    if flags & BPF_SOCK_OPS_STATE_CB_FLAG != 0 {
+        // At worst it is called in vain.
+        let _ = ctx.set_cb_flags((flags & !BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
     }
 }
 

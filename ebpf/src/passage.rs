@@ -4,8 +4,8 @@
 use crate::{ctx, maps, verdict};
 use aya_ebpf::{
     bindings::{
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE_WAIT, BPF_TCP_CLOSING, BPF_TCP_ESTABLISHED,
-        BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK, BPF_TCP_SYN_SENT, BPF_TCP_TIME_WAIT,
+        BPF_TCP_CLOSE_WAIT, BPF_TCP_CLOSING, BPF_TCP_ESTABLISHED, BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK,
+        BPF_TCP_SYN_SENT, BPF_TCP_TIME_WAIT,
     },
     programs::SockOpsContext,
 };
@@ -38,7 +38,7 @@ pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Picked) {
         maps::count(Counter::VerdictStale);
     }
     // Also a stale one is noted: its versions tell `steer`, which hands it to the agent.
-    let followed = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_ok();
+    let followed = ctx::watch_states(ctx);
     if followed {
         maps::load_begins(picked.verdict.load);
     }

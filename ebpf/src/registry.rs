@@ -4,7 +4,7 @@
 use crate::{ctx, maps, passage, report, verdict};
 use aya_ebpf::{
     bindings::{
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT,
         BPF_TCP_FIN_WAIT2, BPF_TCP_LISTEN,
     },
@@ -27,6 +27,8 @@ pub(crate) fn socket_event(ctx: &SockOpsContext) {
             }
         }
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(ctx),
+        // A socket that was accepted has its listener's flags and nothing to tell: four calls for nothing.
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => ctx::leave_states(ctx),
         BPF_SOCK_OPS_STATE_CB => state_changed(ctx),
         _ => {}
     }
@@ -48,8 +50,7 @@ fn connecting(ctx: &SockOpsContext) {
         reserved: 0,
     };
     // Without the callback nobody would remove the entry: then do not insert it.
-    let registered =
-        ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_ok() && maps::register(&key, &flow);
+    let registered = ctx::watch_states(ctx) && maps::register(&key, &flow);
     if !registered {
         diagnose!(ctx, "no room to register a delivery to port {}", key.local_port);
         maps::count(Counter::RegistryFull);
@@ -64,8 +65,7 @@ fn listening(ctx: &SockOpsContext) {
         return;
     }
     let (_, port, _, _) = ctx::event_flow(ctx);
-    let counted =
-        ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32).is_ok() && maps::listen_begins(pod, port);
+    let counted = ctx::watch_states(ctx) && maps::listen_begins(pod, port);
     if !counted {
         maps::count(Counter::ListeningFull);
     }
