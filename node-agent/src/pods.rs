@@ -81,14 +81,21 @@ impl LocalPod {
     }
 }
 
-/// The pods, by UID; read at each connection between two pods of this node.
+/// The pods; read at each connection between two pods of this node, by whoever carries it.
 #[derive(Default)]
 pub(crate) struct LocalPods {
-    pods: ArcSwap<HashMap<WorkloadUid, Arc<LocalPod>>>,
+    pods: ArcSwap<Known>,
     /// Why a pod of this node is not enrolled though it should be.
     failures: Mutex<BTreeMap<WorkloadUid, String>>,
     /// For the metrics.
     pub(crate) counts: EnrolmentCounts,
+}
+
+/// The same pods by both of their names.
+#[derive(Clone, Default)]
+struct Known {
+    by_uid: HashMap<WorkloadUid, Arc<LocalPod>>,
+    by_id: HashMap<PodId, Arc<LocalPod>>,
 }
 
 /// What happened at enrolments since start.
@@ -103,17 +110,17 @@ pub(crate) struct EnrolmentCounts {
 impl LocalPods {
     /// The pod, if it is enrolled.
     pub(crate) fn get(&self, uid: &WorkloadUid) -> Option<Arc<LocalPod>> {
-        self.pods.load().get(uid).cloned()
+        self.pods.load().by_uid.get(uid).cloned()
     }
 
     /// The pod with this namespace.
     pub(crate) fn by_id(&self, id: PodId) -> Option<Arc<LocalPod>> {
-        self.pods.load().values().find(|pod| pod.id == id).cloned()
+        self.pods.load().by_id.get(&id).cloned()
     }
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<LocalPod>> {
-        self.pods.load().values().cloned().collect()
+        self.pods.load().by_uid.values().cloned().collect()
     }
 
     /// Why the pod is not enrolled.
@@ -140,16 +147,21 @@ impl LocalPods {
 
     fn insert(&self, pod: Arc<LocalPod>) {
         self.pods.rcu(|pods| {
-            let mut pods = HashMap::clone(pods);
-            pods.insert(pod.uid.clone(), pod.clone());
+            let mut pods = Known::clone(pods);
+            if let Some(before) = pods.by_uid.insert(pod.uid.clone(), pod.clone()) {
+                pods.by_id.remove(&before.id);
+            }
+            pods.by_id.insert(pod.id, pod.clone());
             pods
         });
     }
 
     fn remove(&self, uid: &WorkloadUid) {
         self.pods.rcu(|pods| {
-            let mut pods = HashMap::clone(pods);
-            pods.remove(uid);
+            let mut pods = Known::clone(pods);
+            if let Some(gone) = pods.by_uid.remove(uid) {
+                pods.by_id.remove(&gone.id);
+            }
             pods
         });
     }
