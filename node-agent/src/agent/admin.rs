@@ -178,7 +178,7 @@ impl AdminState for State {
     }
 
     fn objects(&self) -> serde_json::Value {
-        print::list(&self.report.in_force().objects)
+        print::list(&self.report.in_force().objects.objects())
     }
 
     fn config(&self) -> ConfigReport {

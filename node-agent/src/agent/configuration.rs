@@ -5,7 +5,7 @@ use crate::{
     context::Context,
     discover::{
         ConfigErrors,
-        files::{Accepted, Update},
+        files::{Accepted, Parsed, Update},
     },
     observe::checks::Check,
     pods,
@@ -20,7 +20,6 @@ use std::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{runtime::Handle, sync::mpsc};
-use tramline_core::object::Objects;
 
 /// How often pods that could not be enrolled are tried again, and pods looked at whose namespace may have been
 /// replaced.
@@ -41,7 +40,7 @@ pub(super) struct Report {
 #[derive(Clone, Default)]
 pub(super) struct InForce {
     /// Its objects, for `tramline config print`.
-    pub(super) objects: Arc<Objects>,
+    pub(super) objects: Arc<Parsed>,
     pub(super) from: Origin,
 }
 
@@ -101,7 +100,7 @@ impl Report {
             .clone()
     }
 
-    fn set_in_force(&self, objects: Arc<Objects>, from: Origin) {
+    fn set_in_force(&self, objects: Arc<Parsed>, from: Origin) {
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = InForce { objects, from };
     }
 
@@ -213,7 +212,7 @@ impl Follower {
     }
 
     async fn put_in_force(&self, accepted: Accepted, from: Origin, remark: Option<String>) {
-        let Accepted { objects, mesh } = accepted;
+        let Accepted { parsed, mesh } = accepted;
         let generation = mesh.generation();
         let follow = async {
             self.context.pool.retain_destinations(|address, identity| {
@@ -222,7 +221,7 @@ impl Follower {
             });
             let done = reconcile(&self.context, &self.data).await;
             if done {
-                self.report.set_in_force(objects, from);
+                self.report.set_in_force(parsed, from);
             }
             done
         };

@@ -8,6 +8,7 @@ mod difference;
 mod difference_tests;
 mod last_good;
 pub mod offline;
+mod parsed;
 mod read;
 mod watch;
 
@@ -21,6 +22,7 @@ use tramline_core::mesh::{Mesh, MeshSettings};
 
 pub use self::accept::Accepted;
 pub use self::last_good::LastGood;
+pub use self::parsed::Parsed;
 use self::read::Contents;
 use super::ConfigErrors;
 
@@ -171,10 +173,9 @@ impl FilesSource {
     /// Takes what was read, as the next generation.
     fn take(&self, contents: &Contents) -> Result<Accepted, ConfigErrors> {
         let before = self.last();
-        let Accepted { objects, mesh } = accept::accept(contents, &self.settings, before.as_ref())?;
+        let mut accepted = accept::accept(contents, &self.settings, before.as_ref())?;
         let generation = before.map_or(0, |before| before.mesh.generation()) + 1;
-        let mesh = Arc::new(Mesh::clone(&mesh).with_generation(generation));
-        let accepted = Accepted { objects, mesh };
+        accepted.mesh = Arc::new(Mesh::clone(&accepted.mesh).with_generation(generation));
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepted.clone());
         Ok(accepted)
     }

@@ -12,28 +12,7 @@ type Name<'a> = (&'a Arc<str>, &'a Arc<str>);
 /// What leads from one set of objects to another; `None` where only a whole build does: Namespaces, Nodes and
 /// EndpointSlices may concern anything, and a name given twice has no difference.
 pub(super) fn changes(before: &Objects, after: &Objects) -> Option<Vec<Change>> {
-    let same = alike(
-        &before.namespaces,
-        &after.namespaces,
-        |o| &o.meta,
-        |a, b| a.meta.labels == b.meta.labels,
-    ) && alike(
-        &before.nodes,
-        &after.nodes,
-        |o| &o.meta,
-        |a, b| a.meta.labels == b.meta.labels,
-    ) && alike(
-        &before.service_accounts,
-        &after.service_accounts,
-        |o| &o.meta,
-        |_, _| true,
-    ) && alike(
-        &before.endpoint_slices,
-        &after.endpoint_slices,
-        |o| &o.meta,
-        |a, b| (&a.service, &a.ports, &a.endpoints) == (&b.service, &b.ports, &b.endpoints),
-    );
-    if !same {
+    if !alike_but_for_changes(before, after) {
         return None;
     }
     let mut changes = Vec::new();
@@ -88,6 +67,31 @@ pub(super) fn changes(before: &Objects, after: &Objects) -> Option<Vec<Change>> 
         },
     )?;
     Some(changes)
+}
+
+/// Whether only such kinds differ as [`changes`] can tell one by one.
+pub(super) fn alike_but_for_changes(before: &Objects, after: &Objects) -> bool {
+    alike(
+        &before.namespaces,
+        &after.namespaces,
+        |o| &o.meta,
+        |a, b| a.meta.labels == b.meta.labels,
+    ) && alike(
+        &before.nodes,
+        &after.nodes,
+        |o| &o.meta,
+        |a, b| a.meta.labels == b.meta.labels,
+    ) && alike(
+        &before.service_accounts,
+        &after.service_accounts,
+        |o| &o.meta,
+        |_, _| true,
+    ) && alike(
+        &before.endpoint_slices,
+        &after.endpoint_slices,
+        |o| &o.meta,
+        |a, b| (&a.service, &a.ports, &a.endpoints) == (&b.service, &b.ports, &b.endpoints),
+    )
 }
 
 fn name_of(meta: &Meta) -> Name<'_> {

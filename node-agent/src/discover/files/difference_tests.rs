@@ -30,6 +30,8 @@ struct Moment {
     slice: Option<bool>,
     /// Comment lines above everything: they move what is below.
     moved: usize,
+    /// In how many files it is: objects go from one to another.
+    files: usize,
 }
 
 fn moment() -> impl Strategy<Value = Moment> {
@@ -45,22 +47,30 @@ fn moment() -> impl Strategy<Value = Moment> {
         prop::option::weighted(0.2, any::<bool>()),
         prop::option::weighted(0.2, any::<bool>()),
         0_usize..2,
+        1_usize..4,
     )
-        .prop_map(|(pods, services, policies, strict, zone, slice, moved)| Moment {
-            pods,
-            services,
-            policies,
-            strict,
-            zone,
-            slice,
-            moved,
-        })
+        .prop_map(
+            |(pods, services, policies, strict, zone, slice, moved, files)| Moment {
+                pods,
+                services,
+                policies,
+                strict,
+                zone,
+                slice,
+                moved,
+                files,
+            },
+        )
 }
 
 impl Moment {
     fn contents(&self) -> Contents {
-        let mut text = "# moved\n".repeat(self.moved);
-        let mut object = |yaml: String| write!(text, "---\n{yaml}\n").unwrap();
+        let mut texts = vec!["# moved\n".repeat(self.moved); self.files];
+        let mut written = 0;
+        let mut object = |yaml: String| {
+            write!(texts[written % self.files], "---\n{yaml}\n").unwrap();
+            written += 1;
+        };
         let app = |first: bool| if first { "web" } else { "db" };
         object("apiVersion: v1\nkind: Namespace\nmetadata: {name: demo, labels: {istio.io/dataplane-mode: tramline}}".into());
         for (index, pod) in self.pods.iter().enumerate() {
@@ -108,7 +118,12 @@ impl Moment {
                 "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s0-x, namespace: demo, labels: {{kubernetes.io/service-name: s0}}}}\naddressType: IPv4\nports: [{{name: http, port: 80}}]\nendpoints: [{{addresses: [10.0.0.1], conditions: {{ready: {ready}}}}}]"
             ));
         }
-        Contents::new(vec![("a.yaml".into(), text.into_bytes())])
+        let files = texts.into_iter().enumerate();
+        Contents::new(
+            files
+                .map(|(index, text)| (format!("{index}.yaml"), text.into_bytes()))
+                .collect(),
+        )
     }
 }
 
@@ -163,7 +178,7 @@ proptest! {
             match (changed, built) {
                 (Ok(changed), Ok(built)) => {
                     prop_assert_eq!(everything(&changed.mesh), everything(&built.mesh));
-                    prop_assert_eq!(&changed.objects, &built.objects);
+                    prop_assert_eq!(changed.parsed.objects(), built.parsed.objects());
                     before = Some(changed);
                 }
                 // Two pods drew one address: nothing changes, and the errors are the same.
@@ -252,7 +267,7 @@ spec: {action: DENY, rules: [{}]}
     let pod = |accepted: &Accepted| accepted.mesh.workload(&uid).unwrap().clone();
     assert!(Arc::ptr_eq(&pod(&first), &pod(&added)), "not built anew");
     assert_eq!(
-        changes(&first.objects, &added.objects).map(|changes| changes.len()),
+        changes(&first.parsed.objects(), &added.parsed.objects()).map(|changes| changes.len()),
         Some(1)
     );
 
@@ -270,7 +285,10 @@ spec: {action: DENY, rules: [{}]}
             .unwrap()
     };
     assert_eq!((&*at(&added), &*at(&moved)), ("a.yaml:23", "a.yaml:24"));
-    assert_eq!(changes(&moved.objects, &moved.objects), Some(Vec::new()));
+    assert_eq!(
+        changes(&moved.parsed.objects(), &moved.parsed.objects()),
+        Some(Vec::new())
+    );
 }
 
 #[test]

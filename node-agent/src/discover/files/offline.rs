@@ -42,9 +42,9 @@ pub fn validate(dir: &Path, settings: &MeshSettings) -> Validation {
         Ok((accepted, contents))
     });
     match read {
-        Ok((Accepted { objects, mesh }, contents)) => {
+        Ok((Accepted { parsed, mesh }, contents)) => {
             validation.valid = true;
-            validation.objects = counted(&objects);
+            validation.objects = counted(&parsed.objects());
             validation.warnings = warnings(&mesh, &contents);
         }
         Err(errors) => validation.errors = errors.errors().to_vec(),
@@ -58,7 +58,7 @@ pub fn validate(dir: &Path, settings: &MeshSettings) -> Validation {
 /// Everything that is wrong with the directory.
 pub fn print(dir: &Path, settings: &MeshSettings) -> Result<serde_json::Value, ConfigErrors> {
     let accepted = accept(&read::directory(dir)?, settings, None)?;
-    Ok(print::list(&accepted.objects))
+    Ok(print::list(&accepted.parsed.objects()))
 }
 
 fn counted(objects: &Objects) -> BTreeMap<String, usize> {
