@@ -8,6 +8,8 @@
 mod anchor;
 mod nested;
 mod prefixes;
+#[cfg(test)]
+mod tests;
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -206,7 +208,14 @@ impl Filed {
         if let Some(index) = self.ports.get(&probe.port) {
             index.visit(probe, found);
         }
-        visit_nets(&self.source, probe.source, probe, found);
+        match probe.source {
+            Some(source) => visit_nets(&self.source, source, probe, found),
+            // It may be any: what is filed under an address may match.
+            None => self
+                .source
+                .all()
+                .for_each(|index| index.visit(probe, &mut *found)),
+        }
         visit_nets(&self.destination, probe.destination, probe, found);
         let Some(names) = &probe.names else {
             return;
@@ -250,7 +259,8 @@ fn entry<T>(tables: &mut [T; 4], name: Name) -> &mut T {
 /// A connection, taken apart once for all tables.
 pub(super) struct Probe<'a> {
     names: Option<Names<'a>>,
-    source: Net,
+    /// `None` while it may be any.
+    source: Option<Net>,
     destination: Net,
     port: u16,
 }
@@ -269,7 +279,7 @@ impl Names<'_> {
 }
 
 impl<'a> Probe<'a> {
-    /// `None` while something is not known: then no table can say what to look at.
+    /// `None` where one of several addresses was dialled: then no table can say what to look at.
     pub(super) fn of(facts: &Facts<'a>) -> Option<Self> {
         let [destination] = facts.destination_addresses else {
             return None;
@@ -284,7 +294,7 @@ impl<'a> Probe<'a> {
                 ],
                 backwards: OnceCell::new(),
             }),
-            source: Net::host(facts.source_address?),
+            source: facts.source_address.map(Net::host),
             destination: Net::host(*destination),
             port: facts.port,
         })

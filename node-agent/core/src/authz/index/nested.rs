@@ -57,6 +57,11 @@ impl<K, V> Nested<K, V> {
         Self { entries }
     }
 
+    /// The values of all keys.
+    pub(super) fn all(&self) -> impl Iterator<Item = &V> {
+        self.entries.iter().map(|entry| &entry.value)
+    }
+
     /// The values of every key that covers `value`.
     pub(super) fn covering<'a, Q>(&'a self, value: &'a Q) -> impl Iterator<Item = &'a V>
     where
