@@ -23,10 +23,20 @@ use crate::workspace::Workspace;
 const LINES: [&str; 2] = ["6.1", "6.12"];
 
 /// Modules that the tests use, where they are not built in.
-const MODULES: [&str; 6] = ["veth", "bridge", "tls", "inet_diag", "tcp_diag", "af_packet"];
+const MODULES: [&str; 8] = [
+    "veth",
+    "bridge",
+    "tls",
+    "inet_diag",
+    "tcp_diag",
+    "af_packet",
+    "sch_tbf",
+    "sch_netem",
+];
 
-/// The end-to-end tests that run on the other kernels too: captured connections; the whole suite takes too long there.
-const E2E: [&str; 2] = ["same_node", "cross_node"];
+/// The end-to-end tests that run on the other kernels too: captured connections, and tunnels over a bad link, for which not every
+/// kernel has what it takes. The whole suite takes too long there.
+const E2E: [&str; 3] = ["same_node", "cross_node", "bad_link"];
 
 /// The kernel tests that do not: it loads hundreds of programs, and what it asks of a kernel `layouts` asks too.
 const NOT_HERE: [&str; 1] = ["crash_points"];
@@ -95,7 +105,7 @@ impl Payload {
         std::fs::create_dir_all(scratch)?;
         let mut image = Image::default();
         image.program(&self.init, "/init")?;
-        for tool in ["ip", "tcpdump"] {
+        for tool in ["ip", "tc", "tcpdump"] {
             let found = process::find(tool).with_context(|| format!("`{tool}` is not here"))?;
             image.program(&found, &format!("/usr/bin/{tool}"))?;
         }

@@ -10,6 +10,7 @@ pub mod agent;
 pub mod capture;
 pub mod cgroup;
 pub mod http;
+pub mod impair;
 pub mod interrupt;
 pub mod load;
 pub mod manifests;

@@ -15,7 +15,7 @@ use crate::run::Run;
 use crate::{cgroup, netns, netns::Netns, programs};
 
 /// The interface of a node towards the other node.
-const LINK: &str = "link0";
+pub(crate) const LINK: &str = "link0";
 
 /// One small data centre. Dropping it removes all of it.
 #[derive(Debug)]

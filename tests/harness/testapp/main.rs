@@ -16,6 +16,7 @@ mod probe;
 mod server;
 mod storm;
 mod stream;
+mod transfer;
 mod uring;
 
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ enum Command {
     Probe(probe::Probe),
     /// Connections over which bytes go back and forth without pause until told to stop.
     Stream(stream::Stream),
+    /// Connections that carry a known sequence of bytes there and back.
+    Transfer(transfer::Transfer),
     /// A TCP SYN with any source address, by a raw socket.
     Forge(forge::Forge),
 }
@@ -80,6 +83,7 @@ fn run(command: Command) -> Result<()> {
         Command::Knock(command) => in_runtime(command.run()),
         Command::Probe(command) => in_runtime(command.run()),
         Command::Stream(command) => in_runtime(command.run()),
+        Command::Transfer(command) => in_runtime(command.run()),
     }
 }
 

@@ -48,6 +48,8 @@ fn run_one(program: &Path) -> Result<()> {
         .env("RUST_BACKTRACE", "0")
         // Of random meshes as many as an emulated processor does in its time.
         .env("TRAMLINE_MESHES", "12")
+        // Its module is in the image.
+        .env("TRAMLINE_REQUIRE_NETEM", "1")
         .spawn()
         .with_context(|| format!("start {}", program.display()))?;
     let status = wait(&mut child)?;
