@@ -30,6 +30,8 @@ enum Suite {
     Smoke(Smoke),
     /// Pass-through, same node and cross node against no mesh, with intervals and bars, in about eight minutes
     Paths(Paths),
+    /// Connections, changes and memory by the number of pods' entries, policies and workloads, in about eight minutes
+    Scale(Scale),
     /// Decisions, updates and memory of the policy core by the number of policies and workloads, in about a minute; no root
     Policy(Policy),
 }
@@ -54,6 +56,27 @@ struct Paths {
     /// How many pairs of runs of every load on every path
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
+    /// Only these paths: pass_through, same_node_direct, cross_node
+    #[arg(long = "path", value_name = "NAME")]
+    paths: Vec<String>,
+    /// Only these loads, such as connect_close
+    #[arg(long = "load", value_name = "NAME")]
+    loads: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct Scale {
+    #[command(flatten)]
+    setup: setup::Options,
+    /// Write the results to FILE: {"machine", "commit", ..., "base", "rows": [{case, n, metric, unit, value, runs}]}
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How often each figure is taken at each size
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+    /// Small sizes and one round: shows that it works, and nothing else
+    #[arg(long)]
+    quick: bool,
 }
 
 #[derive(clap::Args)]
@@ -73,14 +96,32 @@ struct Smoke {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.suite {
-        Suite::Smoke(args) => whole_mesh(
-            args.setup,
-            "smoke",
-            args.json.as_deref(),
-            args.rounds,
-            args.control,
-        ),
-        Suite::Paths(args) => whole_mesh(args.setup, "paths", args.json.as_deref(), args.rounds, false),
+        Suite::Smoke(args) => {
+            let control = args.control.then(|| "--control".into());
+            whole_mesh(
+                args.setup,
+                "smoke",
+                args.json.as_deref(),
+                args.rounds,
+                control.into_iter().collect(),
+            )
+        }
+        Suite::Paths(args) => {
+            let paths = args.paths.iter().flat_map(|name| ["--path", name]);
+            let loads = args.loads.iter().flat_map(|name| ["--load", name]);
+            let only = paths.chain(loads).map(OsString::from).collect();
+            whole_mesh(args.setup, "paths", args.json.as_deref(), args.rounds, only)
+        }
+        Suite::Scale(args) => {
+            let quick = args.quick.then(|| "--quick".into());
+            whole_mesh(
+                args.setup,
+                "scale",
+                args.json.as_deref(),
+                args.rounds,
+                quick.into_iter().collect(),
+            )
+        }
         Suite::Policy(args) => policy(args),
     }
 }
@@ -99,7 +140,7 @@ fn whole_mesh(
     suite: &str,
     json: Option<&Path>,
     rounds: Option<u32>,
-    control: bool,
+    more: Vec<OsString>,
 ) -> Result<()> {
     // Listing what is missing needs no root; installing it and all the rest does.
     if !setup.no_install && !process::is_root() {
@@ -114,9 +155,7 @@ fn whole_mesh(
     report::step("building the agent and the benchmark in release (some minutes the first time)");
     let binaries = Artifacts::release_binaries(&workspace, &PACKAGES)?;
     let mut arguments = arguments(suite, &commit(&workspace), json, rounds)?;
-    if control {
-        arguments.push("--control".into());
-    }
+    arguments.extend(more);
     start(&binaries, &arguments)
 }
 

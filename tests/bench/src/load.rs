@@ -58,6 +58,8 @@ pub(crate) enum Load {
         count: usize,
         /// How many at a time.
         concurrent: usize,
+        /// Whether the sockets have a mark of their own, which makes every one of them the agent's.
+        marked: bool,
     },
 }
 
@@ -78,7 +80,11 @@ const fn round_trips(message: usize) -> Load {
 }
 
 const fn connections(count: usize, concurrent: usize) -> Load {
-    Load::Connections { count, concurrent }
+    Load::Connections {
+        count,
+        concurrent,
+        marked: false,
+    }
 }
 
 /// A line to the client.

@@ -10,7 +10,9 @@ mod machine;
 mod pair;
 mod paths;
 mod policy;
+mod ports;
 mod rows;
+mod scale;
 mod screen;
 mod server;
 mod smoke;
@@ -45,6 +47,8 @@ enum Command {
     Paths(paths::Args),
     /// Measures decisions, updates and memory of the policy core for about a minute.
     Policy(policy::Args),
+    /// Measures connections, changes and memory by how much there is of everything, for some minutes.
+    Scale(scale::Args),
     /// The server of a pod; lives until its standard input ends.
     Server,
     /// The client of a pod: a request per line of standard input, an answer per line of standard output.
@@ -68,6 +72,7 @@ fn run(command: Command) -> Result<()> {
         Command::Smoke(args) => smoke::run(&args),
         Command::Paths(args) => paths::run(&args),
         Command::Policy(args) => policy::run(&args),
+        Command::Scale(args) => scale::run(&args),
         Command::Server => server::run(),
         Command::Client => client::run(),
     }

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args as ClapArgs;
+use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tramline_harness::interrupt;
 use tramline_harness::run::{self, Which};
 
-use crate::load::PATHS;
+use crate::load::{Load, PATHS};
 use crate::machine::Machine;
 use crate::pair::Place;
 use crate::rows::{Rounds, Row};
@@ -30,6 +31,12 @@ pub(crate) struct Args {
     /// How many pairs of runs of every load on every path
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
+    /// Only these paths, such as `same_node_direct`
+    #[arg(long = "path", value_name = "NAME", value_parser = PossibleValuesParser::new(Place::PATHS.map(name_of)))]
+    paths: Vec<String>,
+    /// Only these loads, such as `connect_close`
+    #[arg(long = "load", value_name = "NAME", value_parser = PossibleValuesParser::new(PATHS.map(|(name, _)| name)))]
+    loads: Vec<String>,
 }
 
 /// The file of `--json`.
@@ -72,11 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut machine = Machine::look();
     screen::progress(&machine.describe());
     let mut stage = Stage::build(true)?;
-    let all = Place::PATHS
-        .into_iter()
-        .flat_map(|place| PATHS.map(|(name, load)| (Rounds::new(place, name), load)))
-        .collect();
-    let rounds = smoke::measure_all(&mut stage, all, args.rounds)?;
+    let rounds = smoke::measure_all(&mut stage, chosen(args), args.rounds)?;
     stage.verify()?;
     screen::progress("removing namespaces, links, cgroups and programs");
     stage.end()?;
@@ -110,16 +113,40 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The same figure under the name and in the unit of this run; none for the agents' own share, which the paths that have no
-/// agent in them do not have.
+/// The pairs that are asked for; where nothing is named, all.
+fn chosen(args: &Args) -> Vec<(Rounds, Load)> {
+    let is_chosen = |names: &[String], name| names.is_empty() || names.iter().any(|chosen| chosen == name);
+    let places = Place::PATHS
+        .into_iter()
+        .filter(|place| is_chosen(&args.paths, name_of(*place)));
+    let loads = PATHS.into_iter().filter(|(name, _)| is_chosen(&args.loads, name));
+    places
+        .flat_map(|place| {
+            loads
+                .clone()
+                .map(move |(name, load)| (Rounds::new(place, name), load))
+        })
+        .collect()
+}
+
+/// How the rows of this run call the mesh's half of a place.
+fn name_of(place: Place) -> &'static str {
+    match place {
+        Place::Outside => "pass_through",
+        Place::SameNode => "same_node_direct",
+        Place::CrossNode => "cross_node",
+    }
+}
+
+/// The same figure under the name and in the unit of this run.
 fn renamed(row: Row) -> Option<Row> {
     const GB_PER_GIB: f64 = 1.073_741_824;
     let path = match row.path {
         "no_mesh_same_node" => "no_mesh",
         "no_mesh_cross_node" => "no_mesh_cross_node",
         "no_mesh_outside" => "no_mesh_outside",
-        "outside" => "pass_through",
-        "same_node" => "same_node_direct",
+        "outside" => name_of(Place::Outside),
+        "same_node" => name_of(Place::SameNode),
         other => other,
     };
     let (metric, unit, factor) = match (row.metric, row.unit) {
@@ -130,6 +157,10 @@ fn renamed(row: Row) -> Option<Row> {
         ("all_cpu", "cpu-s/GB") => ("cpu_s_per_gib", "s", GB_PER_GIB),
         ("all_cpu", "us/connection") => ("cpu_s_per_10k_connections", "s", 1e4 / 1e6),
         ("all_cpu", _) => ("cpu_us_per_round_trip", "us", 1.0),
+        ("agent_cpu", "cpu-s/GB") => ("agent_cpu_s_per_gib", "s", GB_PER_GIB),
+        ("agent_cpu", "us/connection") => ("agent_cpu_s_per_10k_connections", "s", 1e4 / 1e6),
+        ("agent_cpu", _) => ("agent_cpu_us_per_round_trip", "us", 1.0),
+        ("captured", _) => ("connections_by_agent", "1", 1.0),
         _ => return None,
     };
     let times = |value: f64| value * factor;
@@ -243,6 +274,32 @@ mod tests {
         assert!(
             bar(&row("cross_node", "p50_us", 2.0, [2.0, 2.0])).is_none(),
             "no promise"
+        );
+    }
+
+    #[test]
+    fn a_run_can_be_of_some_loads_on_some_paths() {
+        let args = |paths: &[&str], loads: &[&str]| Args {
+            json: None,
+            commit: String::new(),
+            rounds: 1,
+            paths: paths.iter().map(ToString::to_string).collect(),
+            loads: loads.iter().map(ToString::to_string).collect(),
+        };
+        let of = |args| {
+            let pairs = chosen(&args);
+            let names = pairs
+                .iter()
+                .map(|(rounds, _)| (name_of(rounds.place), rounds.load));
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(of(args(&[], &[])).len(), Place::PATHS.len() * PATHS.len());
+        assert_eq!(
+            of(args(&["same_node_direct", "cross_node"], &["connect_close"])),
+            [
+                ("same_node_direct", "connect_close"),
+                ("cross_node", "connect_close")
+            ]
         );
     }
 

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::cpu::Cpu;
-use crate::load::{Load, Outcome};
+use crate::load::Load;
 use crate::pair::{Place, Side};
+use crate::stage::Run;
 use crate::statistics::{interval, median};
 
 /// One metric of one load on one path.
@@ -44,7 +44,12 @@ pub(crate) struct Rounds {
 
 impl Figure {
     /// What one run says.
-    pub(crate) fn of(load: Load, outcome: &Outcome, cpu: Cpu) -> Vec<Self> {
+    pub(crate) fn of(load: Load, run: &Run) -> Vec<Self> {
+        let Run {
+            outcome,
+            cpu,
+            captured,
+        } = run;
         let new = |metric, unit, value| Self {
             metric,
             unit,
@@ -72,6 +77,10 @@ impl Figure {
         figures.push(Self {
             comparable: false,
             ..new("agent_cpu", cpu_unit, per_unit(cpu.agents))
+        });
+        figures.push(Self {
+            comparable: false,
+            ..new("captured", "connections", *captured)
         });
         figures
     }
@@ -140,7 +149,8 @@ fn rounded(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Latency;
+    use crate::cpu::Cpu;
+    use crate::load::{Latency, Outcome};
 
     fn run(seconds: f64, agents: f64) -> Vec<Figure> {
         let outcome = Outcome {
@@ -149,15 +159,17 @@ mod tests {
             performed: 1_000_000_000,
             latency: None,
         };
-        Figure::of(
-            Load::Stream {
-                write: 1,
-                millis: 1,
-                streams: 1,
-            },
-            &outcome,
-            Cpu { all: 3.0, agents },
-        )
+        let load = Load::Stream {
+            write: 1,
+            millis: 1,
+            streams: 1,
+        };
+        let run = Run {
+            outcome,
+            cpu: Cpu { all: 3.0, agents },
+            captured: 2.0,
+        };
+        Figure::of(load, &run)
     }
 
     #[test]
@@ -198,16 +210,20 @@ mod tests {
             message: 64,
             millis: 1_000,
         };
-        let figures = Figure::of(
-            load,
-            &outcome,
-            Cpu {
+        let run = Run {
+            outcome,
+            cpu: Cpu {
                 all: 0.02,
                 agents: 0.01,
             },
-        );
+            captured: 1.0,
+        };
+        let figures = Figure::of(load, &run);
         let names: Vec<&str> = figures.iter().map(|figure| figure.metric).collect();
-        assert_eq!(names, ["latency_p50", "latency_p99", "all_cpu", "agent_cpu"]);
+        assert_eq!(
+            names,
+            ["latency_p50", "latency_p99", "all_cpu", "agent_cpu", "captured"]
+        );
         assert!((figures[3].value - 10.0).abs() < 1e-9, "{:?}", figures[3]);
     }
 }

@@ -108,10 +108,10 @@ pub(crate) fn measure_all(
         for (rounds, load) in &mut all {
             for (side, runs) in Side::BOTH.into_iter().zip(&mut rounds.sides) {
                 let place = rounds.place;
-                let (outcome, cpu) = stage
+                let run = stage
                     .measure(place, side, *load)
                     .with_context(|| format!("{}, {}, {}", rounds.load, place.name(), side.name()))?;
-                runs.push(Figure::of(*load, &outcome, cpu));
+                runs.push(Figure::of(*load, &run));
             }
         }
         let elapsed = start.elapsed().as_secs();

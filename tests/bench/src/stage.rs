@@ -1,5 +1,6 @@
 //! Who is where: four pairs of pods, a client and a server each, and the agents.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -15,6 +16,7 @@ use tramline_harness::wait;
 use crate::cpu::{Cpu, Meter};
 use crate::load::{Answer, Load, Outcome, Request};
 use crate::pair::{Place, Side};
+use crate::ports::Ports;
 use crate::screen;
 
 /// The longest that one load may take.
@@ -25,6 +27,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const COUNTED: Duration = Duration::from_secs(5);
 /// Connections that the source's agent saw opened (docs/METRICS.md).
 const OPENED: &str = "istio_tcp_connections_opened_total";
+/// What the kernel's programs count (docs/METRICS.md).
+const KERNEL_EVENTS: &str = "tramline_ebpf_events_total";
 
 /// Nodes, pods, agents and the processes in them.
 pub(crate) struct Stage {
@@ -36,9 +40,19 @@ pub(crate) struct Stage {
     carried: u64,
 }
 
+/// What one load on one side of one place came to.
+pub(crate) struct Run {
+    pub(crate) outcome: Outcome,
+    /// Processor time from before the load to after it.
+    pub(crate) cpu: Cpu,
+    /// Connections that the kernel led to the agent of the client's node.
+    pub(crate) captured: f64,
+}
+
 /// One client and the servers it talks to.
 struct Pods {
     client: Client,
+    ports: HashMap<Ipv4Addr, Ports>,
     same_node: Ipv4Addr,
     cross_node: Ipv4Addr,
     outside: Ipv4Addr,
@@ -46,7 +60,7 @@ struct Pods {
 }
 
 /// A client process, told what to do by its standard input.
-struct Client {
+pub(crate) struct Client {
     process: Process,
     input: ChildStdin,
     requests: u32,
@@ -78,7 +92,7 @@ impl Stage {
     }
 
     /// Puts one load on one side of one place.
-    pub(crate) fn measure(&mut self, place: Place, side: Side, load: Load) -> Result<(Outcome, Cpu)> {
+    pub(crate) fn measure(&mut self, place: Place, side: Side, load: Load) -> Result<Run> {
         let pods = match side {
             Side::NoMesh => &mut self.plain,
             Side::Mesh => &mut self.meshed,
@@ -88,6 +102,9 @@ impl Stage {
             Place::CrossNode => pods.cross_node,
             Place::Outside => pods.outside,
         };
+        let ports = pods.ports.entry(server).or_default();
+        ports.wait(expected(load));
+        let captured = captured(&self.mesh)?;
         std::thread::sleep(PAUSE);
         let before = self.meter.read()?;
         let outcome = pods.client.perform(server, load).map_err(|error| {
@@ -95,10 +112,16 @@ impl Stage {
             error.context(words.join("\n"))
         })?;
         let cpu = self.meter.read()?.since(before);
+        ports.closed(connections(load, &outcome));
         if side == Side::Mesh {
             self.carried += connections(load, &outcome);
         }
-        Ok((outcome, cpu))
+        let captured = self::captured(&self.mesh)? - captured;
+        Ok(Run {
+            outcome,
+            cpu,
+            captured,
+        })
     }
 
     /// Makes sure that what is called the mesh was one: the agents must have counted every connection of that side.
@@ -128,6 +151,7 @@ impl Pods {
         Ok(Self {
             _servers: [serve(net, program, near)?, serve(net, program, far)?],
             client: Client::start(net, program, client)?,
+            ports: HashMap::new(),
             same_node: near.v4,
             cross_node: far.v4,
             outside: outside.v4,
@@ -135,14 +159,14 @@ impl Pods {
     }
 }
 
-fn serve(net: &Net, program: &Path, pod: &Pod) -> Result<Process> {
+pub(crate) fn serve(net: &Net, program: &Path, pod: &Pod) -> Result<Process> {
     let mut process = net.start(pod, program, &["server".to_owned()])?;
     process.wait_event("listening", Duration::from_secs(10))?;
     Ok(process)
 }
 
 impl Client {
-    fn start(net: &Net, program: &Path, pod: &Pod) -> Result<Self> {
+    pub(crate) fn start(net: &Net, program: &Path, pod: &Pod) -> Result<Self> {
         let mut process = net.start(pod, program, &["client".to_owned()])?;
         let input = process.stdin().context("the client has no standard input")?;
         Ok(Self {
@@ -152,7 +176,7 @@ impl Client {
         })
     }
 
-    fn perform(&mut self, server: Ipv4Addr, load: Load) -> Result<Outcome> {
+    pub(crate) fn perform(&mut self, server: Ipv4Addr, load: Load) -> Result<Outcome> {
         self.requests += 1;
         let id = self.requests;
         let mut line = serde_json::to_string(&Request { id, server, load })?;
@@ -163,6 +187,21 @@ impl Client {
         let answer = self.process.wait_json(LOAD_LIMIT, |line| line["id"] == id)?;
         let answer: Answer = serde_json::from_value(answer)?;
         answer.result.map_err(|reason| anyhow!(reason))
+    }
+}
+
+/// How many connects of pods of the first node the kernel has led to the agent; none without one.
+pub(crate) fn captured(mesh: &Mesh) -> Result<f64> {
+    mesh.agents.first().map_or(Ok(0.0), |agent| {
+        agent.metric(KERNEL_EVENTS, &["event=\"captured\""])
+    })
+}
+
+/// How many connections a load will make, the warm-up's included; only those of many count.
+fn expected(load: Load) -> u64 {
+    match load {
+        Load::Connections { count, .. } => count as u64 + 200,
+        Load::Stream { .. } | Load::RoundTrips { .. } => 10,
     }
 }
 

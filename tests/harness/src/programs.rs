@@ -40,6 +40,18 @@ pub fn next_agent() -> Result<PathBuf> {
     )
 }
 
+/// The benchmark (`tramline-bench`): `TRAMLINE_BENCH`, else beside the running program.
+///
+/// # Errors
+/// It is not built; the message has the command.
+pub fn bench() -> Result<PathBuf> {
+    find(
+        "TRAMLINE_BENCH",
+        "tramline-bench",
+        "cargo build -p tramline-bench",
+    )
+}
+
 fn find(variable: &str, name: &str, build: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         let path = PathBuf::from(path);

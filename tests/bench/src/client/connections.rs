@@ -14,19 +14,19 @@ use crate::statistics;
 /// Enough for caches to be warm and a sleeping processor to be awake.
 const WARM_UP: usize = 100;
 
-pub(super) fn run(server: Ipv4Addr, count: usize, concurrent: usize) -> Result<Outcome> {
+pub(super) fn run(server: Ipv4Addr, count: usize, concurrent: usize, marked: bool) -> Result<Outcome> {
     ensure!(
         concurrent > 0 && count.is_multiple_of(concurrent),
         "{count} connections, {concurrent} at a time"
     );
-    some(server, WARM_UP)?;
+    some(server, WARM_UP, marked)?;
     let begin = Barrier::new(concurrent + 1);
     let (each, seconds) = thread::scope(|scope| {
         let threads: Vec<_> = (0..concurrent)
             .map(|_| {
                 scope.spawn(|| {
                     begin.wait();
-                    some(server, count / concurrent)
+                    some(server, count / concurrent, marked)
                 })
             })
             .collect();
@@ -47,10 +47,10 @@ pub(super) fn run(server: Ipv4Addr, count: usize, concurrent: usize) -> Result<O
     })
 }
 
-fn some(server: Ipv4Addr, count: usize) -> Result<Vec<Duration>> {
+fn some(server: Ipv4Addr, count: usize, marked: bool) -> Result<Vec<Duration>> {
     let one = |_| {
         let begin = Instant::now();
-        once(server)?;
+        once(server, marked)?;
         Ok(begin.elapsed())
     };
     (0..count).map(one).collect()
