@@ -1,6 +1,7 @@
 //! The run of sizes: what a connection, a change and the agent cost, by how much there is of everything. One axis at a
 //! time, the others at their base.
 
+mod charts;
 mod entries;
 mod made;
 mod memory;
@@ -223,6 +224,9 @@ fn show(results: &Results<'_>) {
             row.case, row.n, row.metric, row.value, row.unit
         ));
     }
+    charts::of(&results.rows)
+        .iter()
+        .for_each(|chart| screen::line(chart));
 }
 
 #[cfg(test)]

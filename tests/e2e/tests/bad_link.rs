@@ -47,10 +47,6 @@ fn a_narrow_link() -> Result<()> {
 }
 
 #[test]
-#[expect(
-    clippy::print_stderr,
-    reason = "the reader of a skipped test must see that it was skipped"
-)]
 fn netem() -> Result<()> {
     if !tramline_e2e::ready() {
         return Ok(());
