@@ -177,8 +177,8 @@ mod tests {
     #[test]
     fn five_thousand_pods_find_room_and_no_two_share_an_entry() {
         let pods = || (0..5_000).map(Made);
-        assert!(5_000 * VERDICTS < MAX_VERDICTS as u32 && 5_000 * CONNECTIONS < MAX_PASSED as u32);
-        assert!(5_000 * 3 < MAX_POD_ROWS);
+        const { assert!(5_000 * VERDICTS < MAX_VERDICTS as u32 && 5_000 * CONNECTIONS < MAX_PASSED as u32) };
+        const { assert!(5_000 * 3 < MAX_POD_ROWS) };
         let verdicts: HashSet<_> = pods()
             .flat_map(|pod| (0..VERDICTS).map(move |to| pod.verdict(to).0))
             .collect();
