@@ -30,7 +30,7 @@ enum Suite {
     Smoke(Smoke),
     /// Pass-through, same node and cross node against no mesh, with intervals and bars, in about eight minutes
     Paths(Paths),
-    /// Connections, changes and memory by the number of pods' entries, policies and workloads, in about eight minutes
+    /// Connections, changes and memory by the number of pods' entries, policies and workloads, in about five minutes
     Scale(Scale),
     /// Decisions, updates and memory of the policy core by the number of policies and workloads, in about a minute; no root
     Policy(Policy),
