@@ -142,6 +142,8 @@ pub mod direction {
     pub const OUTBOUND: u16 = 1;
     /// Towards the pod.
     pub const INBOUND: u16 = 2;
+    /// In `LISTENING` alone: towards a socket that listened before the programs watched the pod.
+    pub const SEEDED: u16 = 3;
 }
 
 /// The data of a longest-prefix key: the pod's bytes are always part of the prefix.

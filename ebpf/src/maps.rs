@@ -16,7 +16,7 @@ use tramline_common::{
     event::Event,
     map::{
         EVENT_RING_BYTES, Flow, FlowKey, ListenerKey, MAX_LISTENERS, MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY,
-        Owned, Pod, PodAddress, PodPort, RangeData,
+        Owned, Pod, PodAddress, PodPort, RangeData, direction,
     },
     service::{Endpoint, EndpointKey, Load, MAX_ENDPOINTS, MAX_LOADS, MAX_SERVICES, ServiceRow},
     verdict::{
@@ -48,7 +48,7 @@ static LISTENERS: SockHash<ListenerKey, MAX_LISTENERS> = SockHash::new();
 /// Written by the agent from the policy core; read by `steer`.
 #[btf_map]
 static PLAINTEXT: HashMap<PodPort, u32, MAX_POD_ROWS, LAZY> = HashMap::new();
-/// Written by `sockops` and, at enrolment, by the agent; read by `steer`.
+/// Written by `sockops`, and by the agent under a direction of its own; read by `connect` and `steer`.
 #[btf_map]
 static LISTENING: HashMap<PodPort, u64, MAX_POD_ROWS, LAZY> = HashMap::new();
 /// Written by `sockops`; read by `steer`.
@@ -143,7 +143,7 @@ pub(crate) fn assign_listener(ctx: &SkLookupContext, pod: PodId, role: u32, fami
 /// The pod's row for the port, or its default row.
 #[inline(always)]
 pub(crate) fn plaintext(pod: PodId, port: u16) -> Option<u32> {
-    let inbound = tramline_common::map::direction::INBOUND;
+    let inbound = direction::INBOUND;
     let row = PLAINTEXT
         .get_ptr(PodPort::new(pod, port, inbound))
         .or_else(|| PLAINTEXT.get_ptr(PodPort::new(pod, 0, inbound)))?;
@@ -153,16 +153,20 @@ pub(crate) fn plaintext(pod: PodId, port: u16) -> Option<u32> {
 
 #[inline(always)]
 fn listening_key(pod: PodId, port: u16) -> PodPort {
-    PodPort::new(pod, port, tramline_common::map::direction::INBOUND)
+    PodPort::new(pod, port, direction::INBOUND)
 }
 
-/// Whether a socket of the pod listens on the port.
+/// Whether a socket of the pod listens on the port: one that `sockops` saw begin, or one that was there before.
 #[inline(always)]
 pub(crate) fn is_listening(pod: PodId, port: u16) -> bool {
     // SAFETY: a live map value; an aligned load is whole.
-    LISTENING
+    let counted = LISTENING
         .get_ptr(listening_key(pod, port))
-        .is_some_and(|count| unsafe { *count as i64 } > 0)
+        .is_some_and(|count| unsafe { *count as i64 } > 0);
+    counted
+        || LISTENING
+            .get_ptr(PodPort::new(pod, port, direction::SEEDED))
+            .is_some()
 }
 
 /// One more listening socket; false if the table is full.

@@ -4,6 +4,7 @@ mod accepting;
 mod old_sockets;
 mod passed_plaintext;
 mod plaintext_ports;
+mod seeded_ports;
 mod slots;
 
 pub(crate) use plaintext_ports::PlaintextPorts;
@@ -351,6 +352,7 @@ fn start(
             enrolled.already_open,
         ));
     }
+    pod.spawn(seeded_ports::follow(context.clone(), pod.clone()));
     let (context, watched, mut changes) = (context.clone(), pod.clone(), enrolled.address_changes);
     pod.spawn(async move {
         while let Some(addresses) = changes.recv().await {

@@ -4,6 +4,7 @@ use super::{
     Broker, BrokerError, PodRows,
     network::Network,
     open_sockets::{self, OpenSocket},
+    seeds::Seeds,
 };
 use crate::sys::netns::Netns;
 use ipnet::IpNet;
@@ -13,7 +14,7 @@ use std::{
     net::{IpAddr, TcpListener},
     os::fd::OwnedFd,
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 use tokio::sync::mpsc;
 use tramline_common::{
@@ -54,6 +55,7 @@ pub(super) struct Pod {
     pub(super) namespace: Arc<Netns>,
     /// Kept to put them back after a successor's.
     pub(super) listeners: Arc<Vec<(ListenerKey, OwnedFd)>>,
+    pub(super) seeds: Arc<Mutex<Seeds>>,
     /// Ends the watch of addresses when dropped.
     _network: Network,
 }
@@ -80,7 +82,7 @@ impl Broker {
             return Err(BrokerError::AlreadyEnrolled(path.to_owned()));
         }
         let captured_before = self.programs.is_steered(id);
-        let mut enrolled = self.capture(id, namespace, rows).await;
+        let mut enrolled = self.capture(id, namespace, rows, captured_before).await;
         // Connections that the predecessor carries end in this namespace too, and it has dealt with older ones.
         if self.succeeds
             && captured_before
@@ -108,6 +110,7 @@ impl Broker {
         id: PodId,
         namespace: Arc<Netns>,
         rows: &PodRows,
+        captured_before: bool,
     ) -> Result<Enrolled, BrokerError> {
         self.prepare_settings(&namespace)?;
         let (network, address_changes) = Network::open(&namespace, &self.home)?;
@@ -122,7 +125,13 @@ impl Broker {
         self.set_addresses(id, &addresses)?;
         self.update(id, rows)?;
         let (listeners, kept) = self.listen(id, &namespace)?;
-        self.seed_listening(id, &namespace)?;
+        let open = self.open_sockets(&namespace)?;
+        let before = if captured_before {
+            self.seeds_before(id)
+        } else {
+            Seeds::default()
+        };
+        let before = self.seed(id, &open.listening, &before)?;
         // Whatever an earlier agent decided about this pod, this one has not.
         self.renew_version(id)?;
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
@@ -130,12 +139,14 @@ impl Broker {
         self.programs.steer(id, namespace.as_fd())?;
         self.maps.insert_pod(id, map::Pod::new(generation))?;
         // Once more: a port opened in between was seen neither by the first look nor by the programs.
-        let open = self.seed_listening(id, &namespace)?;
+        let open = self.open_sockets(&namespace)?;
+        let seeds = self.seed(id, &open.listening, &before)?;
         self.pods().insert(
             id,
             Pod {
                 namespace,
                 listeners: Arc::new(kept),
+                seeds: Arc::new(Mutex::new(seeds)),
                 _network: network,
             },
         );
@@ -308,18 +319,6 @@ impl Broker {
             .map(|ip| PodAddress::new(id, Address::from(*ip)))
             .collect();
         Ok(self.maps.set_addresses(id, &rows)?)
-    }
-
-    fn seed_listening(&self, id: PodId, namespace: &Netns) -> Result<open_sockets::OpenSockets, BrokerError> {
-        let open = open_sockets::of(namespace, &self.home).map_err(|source| BrokerError::Step {
-            step: "listing the pod's open sockets",
-            source,
-        })?;
-        for port in &open.listening {
-            self.maps
-                .seed_listening(PodPort::new(id, *port, direction::INBOUND))?;
-        }
-        Ok(open)
     }
 
     /// The sysctls that let a marked SYN come back to this namespace (design: docs/ARCHITECTURE.md, "Capture").

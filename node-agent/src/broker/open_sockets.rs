@@ -14,18 +14,24 @@ use rtnetlink::{
     sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
 };
 
+/// The kernel's name of a socket, never used twice.
+pub(super) type Cookie = [u8; 8];
+
+/// Listening sockets by their port.
+pub(super) type Listening = BTreeMap<u16, BTreeSet<Cookie>>;
+
 /// What was open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpenSockets {
-    /// Ports with a listening socket.
-    pub listening: BTreeSet<u16>,
+pub(super) struct OpenSockets {
+    /// Listening sockets.
+    pub(super) listening: Listening,
     /// Live connections to other hosts, in either direction.
-    pub established: Vec<OpenSocket>,
+    pub(super) established: Vec<OpenSocket>,
 }
 
 /// One established connection.
@@ -36,7 +42,7 @@ pub struct OpenSocket {
     /// The other side.
     pub remote: SocketAddr,
     /// The kernel's name of the socket, never used twice.
-    pub cookie: [u8; 8],
+    pub cookie: Cookie,
     /// Towards a port on which the pod listens.
     pub inbound: bool,
 }
@@ -60,6 +66,11 @@ pub(super) fn inbound(namespace: &Netns, home: &Netns) -> io::Result<Vec<OpenSoc
     Ok(open)
 }
 
+/// Lists the listening sockets of a namespace.
+pub(super) fn listening(namespace: &Netns, home: &Netns) -> io::Result<Listening> {
+    Ok(list(namespace, home, &StateFlags::LISTEN)?.listening)
+}
+
 fn list(namespace: &Netns, home: &Netns, states: &StateFlags) -> io::Result<OpenSockets> {
     let mut socket = namespace.run(home, || Socket::new(NETLINK_SOCK_DIAG))?;
     socket.bind_auto()?;
@@ -70,7 +81,7 @@ fn list(namespace: &Netns, home: &Netns, states: &StateFlags) -> io::Result<Open
         collect(&socket, &mut open)?;
     }
     for socket in &mut open.established {
-        socket.inbound = open.listening.contains(&socket.local.port());
+        socket.inbound = open.listening.contains_key(&socket.local.port());
     }
     Ok(open)
 }
@@ -243,7 +254,10 @@ fn collect(socket: &Socket, open: &mut OpenSockets) -> io::Result<()> {
                     let id = &socket.header.socket_id;
                     match socket.header.state {
                         TCP_LISTEN if !is_own_listener(id.source_address) => {
-                            open.listening.insert(id.source_port);
+                            open.listening
+                                .entry(id.source_port)
+                                .or_default()
+                                .insert(id.cookie);
                         }
                         TCP_ESTABLISHED | TCP_CLOSE_WAIT
                             if !id.destination_address.to_canonical().is_loopback() =>

@@ -8,6 +8,7 @@ use aya::{
     },
 };
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     os::fd::AsRawFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,7 +16,7 @@ use std::{
 use tramline_common::{
     Address, PodId,
     counter::Counter,
-    map::{Flow, FlowKey, ListenerKey, Owned, Pod, PodAddress, PodPort, RangeData, name},
+    map::{Flow, FlowKey, ListenerKey, Owned, Pod, PodAddress, PodPort, RangeData, direction, name},
 };
 
 /// `BPF_NOEXIST` of uapi `linux/bpf.h`.
@@ -180,10 +181,33 @@ impl Maps {
         replace(&self.listening, name::LISTENING, |key| key.pod == pod, &[])
     }
 
-    /// Notes a port the pod listened on before the programs watched it; a port they know keeps its count.
-    pub(crate) fn seed_listening(&self, key: PodPort) -> Result<(), KernelError> {
-        let inserted = lock(&self.listening).insert(key, 1, BPF_NOEXIST);
-        unless_there(inserted, name::LISTENING)
+    /// Ports whose row says that a socket listened there before the programs watched the pod. Walks the rows of all pods.
+    pub(crate) fn seeded(&self, pod: PodId) -> BTreeSet<u16> {
+        let keys = lock(&self.listening);
+        let keys = keys.keys().filter_map(Result::ok);
+        keys.filter(|key| key.pod == pod && key.direction == direction::SEEDED)
+            .map(|key| key.port)
+            .collect()
+    }
+
+    /// Whether the programs know of a socket of the pod that listens on the port, because they saw it begin.
+    pub(crate) fn is_counted_listening(&self, pod: PodId, port: u16) -> bool {
+        let key = PodPort::new(pod, port, direction::INBOUND);
+        let count = lock(&self.listening).get(&key, 0);
+        count.is_ok_and(|count| count.cast_signed() > 0)
+    }
+
+    /// Tells the programs of ports on which the pod listened before they watched it, and of others where it does so no more.
+    pub(crate) fn change_seeded(
+        &self,
+        pod: PodId,
+        set: impl Iterator<Item = u16>,
+        gone: impl Iterator<Item = u16>,
+    ) -> Result<(), KernelError> {
+        let key = |port| PodPort::new(pod, port, direction::SEEDED);
+        let set: Vec<_> = set.map(|port| (key(port), 1)).collect();
+        let gone: Vec<_> = gone.map(key).collect();
+        change(&self.listening, name::LISTENING, &set, &gone)
     }
 
     /// Makes the pod's excluded ranges in the map these: data with a prefix length in bits.

@@ -62,6 +62,12 @@ async fn rows_open_and_close_ports() {
         (at(81), client.local_addr().unwrap())
     );
     drop(asked);
+    // It listened before the programs watched: the agent has to look.
+    assert!(
+        broker.follow_seeds(enrolled.id).expect("look"),
+        "others listen still"
+    );
+    refused(knock(&pod, 81));
 
     refused(knock(&pod, 82));
     refused(knock(&pod, 83));
@@ -84,6 +90,42 @@ async fn rows_open_and_close_ports() {
     knock(&pod, 80).expect("open again");
     broker.withdraw(enrolled.id).expect("withdraw");
     knock(&pod, 80).expect("a released pod is as before");
+}
+
+#[tokio::test]
+async fn where_a_pod_listened_before_is_known_to_the_next_agent_too() {
+    let pod = Pod::new("lb");
+    let listen = |address: &'static str| pod.inside(move || TcpListener::bind(address).expect("bind"));
+    let (stays, closes) = (listen("0.0.0.0:80"), listen("0.0.0.0:81"));
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    drop(
+        broker
+            .enroll(&pod.netns(), &rows(plaintext::ASK))
+            .await
+            .expect("enroll"),
+    );
+    drop(broker);
+    drop(closes);
+    let broker = Broker::start(&pod.settings()).expect("the next agent");
+    let enrolled = broker
+        .enroll(&pod.netns(), &rows(plaintext::ASK))
+        .await
+        .expect("enroll again");
+    let closed_ports = || {
+        let counters = broker.counters();
+        let found = counters.into_iter().find(|(event, _)| *event == "port_closed");
+        found.map_or(0, |(_, count)| count)
+    };
+    knock(&pod, 80).expect("the agent is asked");
+    refused(knock(&pod, 81));
+    let dead = closed_ports();
+    assert!(dead > 0, "the programs know that nobody listens");
+    drop(stays);
+    let began = std::time::Instant::now();
+    assert!(!broker.follow_seeds(enrolled.id).expect("look"), "none is left");
+    println!("one look: {:?}", began.elapsed());
+    refused(knock(&pod, 80));
+    assert!(closed_ports() > dead);
 }
 
 #[tokio::test]

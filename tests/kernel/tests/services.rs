@@ -158,6 +158,36 @@ async fn what_the_kernel_may_not_do_is_handed_over_with_the_choice() {
 }
 
 #[tokio::test]
+async fn a_listener_that_was_there_before_is_followed_too() {
+    // Its server listens before the enrolment.
+    let (two, app) = two("sf").await;
+    leave(&two, &[(server(), Some(KernelVerdict::Direct(two.to.id)))]);
+    assert!(
+        two.broker.follow_seeds(two.to.id).expect("look"),
+        "it listens still"
+    );
+    drop(two.dial_to(service()).expect("led"));
+    app.accept().expect("at the application itself");
+    // One that came later on the same port counts by itself.
+    let bind = || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None)?;
+        socket.set_only_v6(true)?;
+        socket.bind(&SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), 80).into())?;
+        socket.listen(1)?;
+        io::Result::Ok(socket)
+    };
+    let second = two.neighbour.inside(bind).expect("listen");
+    drop(app);
+    assert!(!two.broker.follow_seeds(two.to.id).expect("look"));
+    assert_eq!(two.count("service_not_listening"), 0);
+    drop(two.dial_to(service()));
+    assert_eq!(two.count("service_not_listening"), 0, "the second one listens");
+    drop(second);
+    assert_eq!(handed_over(&two), Some(0), "the agent can try another endpoint");
+    assert_eq!(two.count("service_not_listening"), 1);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_is_denied_refuses_with_an_honest_error() {
     let (two, _app) = two("sc").await;
     leave(&two, &[(server(), Some(KernelVerdict::Deny(two.to.id)))]);
