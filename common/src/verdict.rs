@@ -184,6 +184,8 @@ pub mod moment {
     pub const ENDED: u32 = 2;
     /// It was refused at connect.
     pub const REFUSED: u32 = 3;
+    /// To an endpoint of a Service: the SYN was not answered in time and is sent again. Told once.
+    pub const UNANSWERED: u32 = 4;
 }
 
 impl Passage {

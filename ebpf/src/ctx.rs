@@ -2,7 +2,9 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_SOCK_OPS_STATE_CB_FLAG, SO_BINDTODEVICE, SO_MARK, SOL_SOCKET, bpf_sock},
+    bindings::{
+        BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_STATE_CB_FLAG, SO_BINDTODEVICE, SO_MARK, SOL_SOCKET, bpf_sock,
+    },
     helpers::{
         bpf_get_netns_cookie, bpf_setsockopt,
         generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval},
@@ -342,8 +344,26 @@ pub(crate) fn event_flow(ctx: &SockOpsContext) -> (Address, u16, Address, u16) {
 /// Has the program called at each change of the event socket's state; what others want of the socket stays.
 #[inline(always)]
 pub(crate) fn watch_states(ctx: &SockOpsContext) -> bool {
-    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG)
+}
+
+/// And when what was sent is not acknowledged in time.
+#[inline(always)]
+pub(crate) fn watch_states_and_silence(ctx: &SockOpsContext) -> bool {
+    watch(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG)
+}
+
+#[inline(always)]
+fn watch(ctx: &SockOpsContext, what: u32) -> bool {
+    let flags = ctx.cb_flags() | what;
     ctx.set_cb_flags(flags as i32).is_ok()
+}
+
+/// The event socket's state, `BPF_TCP_*`.
+#[inline(always)]
+pub(crate) fn state(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: the kernel gives a valid context whose fields are all readable.
+    unsafe { (*ctx.ops).state }
 }
 
 /// No more.

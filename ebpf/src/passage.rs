@@ -38,7 +38,11 @@ pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Picked) {
         maps::count(Counter::VerdictStale);
     }
     // Also a stale one is noted: its versions tell `steer`, which hands it to the agent.
-    let followed = ctx::watch_states(ctx);
+    let followed = if picked.service.is_some() {
+        ctx::watch_states_and_silence(ctx)
+    } else {
+        ctx::watch_states(ctx)
+    };
     if followed {
         maps::load_begins(picked.verdict.load);
     }
@@ -52,6 +56,12 @@ pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Picked) {
 #[inline(always)]
 pub(crate) fn established(ctx: &SockOpsContext, picked: &Picked) {
     tell(ctx, picked, moment::ESTABLISHED, BPF_TCP_ESTABLISHED);
+}
+
+/// The endpoint of a Service has not answered the SYN in time.
+#[inline(always)]
+pub(crate) fn unanswered(ctx: &SockOpsContext, picked: &Picked) {
+    tell(ctx, picked, moment::UNANSWERED, BPF_TCP_SYN_SENT);
 }
 
 /// The other end has acknowledged the FIN: what has come until now came without one.

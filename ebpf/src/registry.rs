@@ -4,9 +4,9 @@
 use crate::{ctx, maps, passage, report, verdict};
 use aya_ebpf::{
     bindings::{
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT,
-        BPF_TCP_FIN_WAIT2, BPF_TCP_LISTEN,
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTO_CB,
+        BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_TCP_CLOSE,
+        BPF_TCP_CLOSE_WAIT, BPF_TCP_FIN_WAIT2, BPF_TCP_LISTEN, BPF_TCP_SYN_SENT,
     },
     programs::SockOpsContext,
 };
@@ -30,6 +30,7 @@ pub(crate) fn socket_event(ctx: &SockOpsContext) {
         // A socket that was accepted has its listener's flags and nothing to tell: four calls for nothing.
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => ctx::leave_states(ctx),
         BPF_SOCK_OPS_STATE_CB => state_changed(ctx),
+        BPF_SOCK_OPS_RTO_CB => silent(ctx),
         _ => {}
     }
 }
@@ -93,6 +94,17 @@ fn state_changed(ctx: &SockOpsContext) {
         && let Some(picked) = picked(ctx)
     {
         passage::closed(ctx, &picked, old);
+    }
+}
+
+/// Called before the first unacknowledged segment is sent again, with how often that was done before.
+#[inline(always)]
+fn silent(ctx: &SockOpsContext) {
+    if ctx::state(ctx) == BPF_TCP_SYN_SENT
+        && ctx.arg(0) == 0
+        && let Some(picked) = picked(ctx)
+    {
+        passage::unanswered(ctx, &picked);
     }
 }
 

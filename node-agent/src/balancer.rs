@@ -74,14 +74,9 @@ impl Balancer {
         self.loads.attach();
     }
 
-    /// Whether `source` just failed to reach one of the endpoints.
-    pub(crate) fn avoids_any(
-        &self,
-        source: &WorkloadUid,
-        mut endpoints: impl Iterator<Item = SocketAddr>,
-    ) -> bool {
-        let (avoided, now) = (lock(&self.avoided), self.now());
-        !avoided.is_empty(now) && endpoints.any(|endpoint| avoided.contains(source, endpoint, now))
+    /// Whether `source` failed to reach the endpoint, and has not done so since.
+    pub(crate) fn doubts(&self, source: &WorkloadUid, endpoint: SocketAddr) -> bool {
+        lock(&self.avoided).is_doubted(source, endpoint, self.now())
     }
 
     /// What the core asks when `source` opens a connection.
@@ -120,12 +115,10 @@ impl Balancer {
         lock(&self.avoided).failed(source, endpoint, self.now());
     }
 
-    /// `source` reached the endpoint.
-    pub(crate) fn reached(&self, source: &WorkloadUid, endpoint: SocketAddr) {
+    /// `source` reached the endpoint; answers whether that was in doubt.
+    pub(crate) fn reached(&self, source: &WorkloadUid, endpoint: SocketAddr) -> bool {
         let mut avoided = lock(&self.avoided);
-        if !avoided.is_empty(self.now()) {
-            avoided.reached(source, endpoint);
-        }
+        !avoided.doubts_nothing(self.now()) && avoided.reached(source, endpoint)
     }
 
     /// Attempts with another endpoint that were made, and that the budget did not allow.

@@ -98,6 +98,7 @@ async fn read(context: &Context, passages: &mut Passages, mut followed: HashMap<
                         .unwrap_or_else(|| Records::open(context, passage, &clock));
                     records.end(context, passage, &clock);
                 }
+                moment::UNANSWERED => not_reached(context, passage),
                 moment::REFUSED => Records::open(context, passage, &clock).refuse(context, passage),
                 _ => {}
             }
@@ -299,7 +300,7 @@ fn not_reached(context: &Context, passage: &Passage) {
     if let Some(pod) = context.pods.by_id(passage.source) {
         let endpoint = SocketAddr::new(passage.remote.into(), passage.remote_port);
         context.balancer.failed(&pod.uid, endpoint);
-        Verdicts::avoid(context, pod.id, endpoint);
+        Verdicts::reconsider(context, pod.id, endpoint);
     }
 }
 

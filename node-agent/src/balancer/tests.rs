@@ -54,8 +54,10 @@ fn what_a_pod_failed_to_reach_is_avoided_by_that_pod_until_it_is_reached() {
     assert!(balancer.seen_by(&pod).is_avoided(endpoint(1)));
     assert!(!balancer.seen_by(&pod).is_avoided(endpoint(2)));
     assert!(!balancer.seen_by(&neighbour).is_avoided(endpoint(1)));
-    balancer.reached(&pod, endpoint(1));
-    assert!(!balancer.seen_by(&pod).is_avoided(endpoint(1)));
+    assert!(balancer.doubts(&pod, endpoint(1)) && !balancer.doubts(&neighbour, endpoint(1)));
+    assert!(balancer.reached(&pod, endpoint(1)));
+    assert!(!balancer.seen_by(&pod).is_avoided(endpoint(1)) && !balancer.doubts(&pod, endpoint(1)));
+    assert!(!balancer.reached(&pod, endpoint(1)), "that is known already");
 }
 
 #[test]

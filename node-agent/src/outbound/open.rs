@@ -74,14 +74,17 @@ impl Dialled<'_> {
             let connected = self.connect(route.target, Some(service.clone()), Some(within), record);
             match connected.await {
                 Ok(far) => {
-                    balancer.reached(&self.source.uid, address);
+                    if balancer.reached(&self.source.uid, address) {
+                        // The kernel may lead connections there again.
+                        Verdicts::reconsider(self.context, self.pod.id, address);
+                    }
                     return Ok((far, live));
                 }
                 Err(refusal) if !is_about_endpoint(refusal.reason) => return Err(refusal),
                 Err(refusal) => {
                     drop(live);
                     balancer.failed(&self.source.uid, address);
-                    Verdicts::avoid(self.context, self.pod.id, address);
+                    Verdicts::reconsider(self.context, self.pod.id, address);
                     let next = attempts.failed(address, balancer.now(), route.alternatives, || {
                         balancer.take_retry(&service)
                     });

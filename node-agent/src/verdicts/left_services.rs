@@ -87,13 +87,11 @@ impl LeftServices {
         self.extract(|_, service| service.leads_to(pod) || service.is_nothing())
     }
 
-    /// Removes and answers with those that have an endpoint.
+    /// Removes and answers with those that have an endpoint, those of which the kernel has nothing too.
     pub(super) fn with_endpoint(&mut self, address: SocketAddr) -> Vec<SocketAddr> {
         self.extract(|_, service| {
-            service
-                .endpoints
-                .iter()
-                .any(|endpoint| endpoint.address == address)
+            let mut endpoints = service.choice.endpoints.iter();
+            endpoints.any(|(endpoint, _)| *endpoint == address)
         })
     }
 
@@ -149,20 +147,30 @@ mod tests {
     }
 
     fn service(endpoints: impl IntoIterator<Item = (usize, Option<KernelVerdict>)>) -> LeftService {
+        let endpoints = endpoints.into_iter().map(|(port, verdict)| LeftEndpoint {
+            address: at(port),
+            verdict,
+            load: 1,
+        });
+        let endpoints: Vec<_> = endpoints.collect();
         LeftService {
             choice: ServiceVerdict {
                 service: connection(Reporter::Source).service.unwrap(),
                 zone: None,
-                endpoints: Vec::new(),
+                endpoints: endpoints
+                    .iter()
+                    .map(|endpoint| (endpoint.address, None))
+                    .collect(),
             },
-            endpoints: endpoints
-                .into_iter()
-                .map(|(port, verdict)| LeftEndpoint {
-                    address: at(port),
-                    verdict,
-                    load: 1,
-                })
-                .collect(),
+            endpoints,
+        }
+    }
+
+    /// The kernel could do nothing of it by itself.
+    fn nothing(port: usize) -> LeftService {
+        LeftService {
+            endpoints: Vec::new(),
+            ..service([(port, None)])
         }
     }
 
@@ -188,6 +196,9 @@ mod tests {
         assert_eq!(forgotten, [at(80), at(81), at(83)]);
         assert_eq!(left.with_endpoint(at(1)), []);
         assert_eq!(left.with_endpoint(at(2)), [at(82)]);
+        // An endpoint that is reached again may be what makes something of it.
+        left.insert(at(84), nothing(3));
+        assert_eq!(left.with_endpoint(at(3)), [at(84)]);
     }
 
     #[test]

@@ -42,8 +42,9 @@ impl Verdicts {
         self.left().picked(pod, dialled, index)
     }
 
-    /// Takes Services back that would lead `pod` to an endpoint which it just failed to reach: the agent knows to avoid it.
-    pub(crate) fn avoid(context: &Context, pod: PodId, endpoint: SocketAddr) {
+    /// Takes Services back that may lead `pod` to an endpoint which it just failed to reach, or reached again: what the kernel
+    /// may do by itself is to be decided anew.
+    pub(crate) fn reconsider(context: &Context, pod: PodId, endpoint: SocketAddr) {
         // One that stepped aside still fails to reach endpoints; what the kernel has is its successor's.
         if !context.duty.is_on() {
             return;
@@ -104,10 +105,11 @@ pub(super) async fn leave(context: &Arc<Context>, pod: &LocalPod, dialled: Socke
             *verdict = None;
         }
     }
-    let addresses = || decided.endpoints.iter().map(|(address, _)| *address);
-    // The kernel cannot know: for as long as that is so the agent chooses.
-    if context.balancer.avoids_any(&pod.uid, addresses()) {
-        return;
+    // The kernel cannot take another endpoint where the one it chose is not reached.
+    for (address, verdict) in &mut decided.endpoints {
+        if context.balancer.doubts(&pod.uid, *address) {
+            *verdict = None;
+        }
     }
     let useful = decided.endpoints.iter().any(|(_, verdict)| verdict.is_some());
     let mut endpoints = Vec::new();

@@ -43,10 +43,13 @@ impl<K: Clone + Eq + Hash + Ord, V> Expiring<K, V> {
         self.entries.insert(key, (end, value));
     }
 
-    pub(super) fn remove(&mut self, key: &K) {
-        if let Some((end, _)) = self.entries.remove(key) {
-            self.by_end.remove(&(end, key.clone()));
-        }
+    /// Whether it was there, ended or not.
+    pub(super) fn remove(&mut self, key: &K) -> bool {
+        let Some((end, _)) = self.entries.remove(key) else {
+            return false;
+        };
+        self.by_end.remove(&(end, key.clone()));
+        true
     }
 
     pub(super) fn is_empty(&self, now: Duration) -> bool {
