@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod container;
+pub mod held;
 pub mod succession;
 pub mod world;
 

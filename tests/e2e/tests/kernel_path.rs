@@ -1,13 +1,12 @@
 //! What goes from socket to socket once it was decided: it is recorded like everything else, follows every change of the
 //! configuration, and goes on without an agent.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::process::ChildStdin;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
+use tramline_e2e::held::Held;
 use tramline_harness::mesh::{INSIDE, Mesh, OUTSIDE, identity, principal};
 use tramline_harness::net::Pod;
 use tramline_harness::process::Process;
@@ -69,36 +68,7 @@ impl Stage {
     }
 
     fn hold(&self, to: SocketAddr) -> Result<Held> {
-        let args = format!("hold --to {to} --count 1 --timeout-ms 3000");
-        let mut process = self.mesh.net.app(&self.client, &args)?;
-        let event = process.wait_event("held", SOON)?;
-        ensure!(event["alive"] == 1, "{event}");
-        let stdin = process.stdin().context("no stdin")?;
-        Ok(Held {
-            process,
-            stdin,
-            asked: 0,
-        })
-    }
-}
-
-/// One live connection.
-struct Held {
-    process: Process,
-    stdin: ChildStdin,
-    asked: usize,
-}
-
-impl Held {
-    fn is_alive(&mut self) -> Result<bool> {
-        writeln!(self.stdin, "again")?;
-        self.asked += 1;
-        let answer = wait::until("the connection to be checked", SOON, || {
-            let written = self.process.stdout()?;
-            let checks = written.lines().filter(|line| line.contains("\"checked\""));
-            Ok(checks.skip(self.asked - 1).map(str::to_owned).next())
-        })?;
-        Ok(serde_json::from_str::<Value>(&answer)?["alive"] == 1)
+        Held::new(&self.mesh.net, &self.client, to)
     }
 }
 

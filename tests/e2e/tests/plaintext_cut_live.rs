@@ -1,32 +1,13 @@
 //! Plaintext that the kernel let in before a policy that forbids it is cut with it; what the mesh carries is not.
 
-use std::io::Write as _;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use tramline_e2e::held::Held;
 use tramline_harness::mesh::{INSIDE, Mesh};
 use tramline_harness::net::Pod;
-use tramline_harness::process::Process;
 
 const SOON: Duration = Duration::from_secs(5);
-
-struct Held(Process);
-
-impl Held {
-    fn new(mesh: &Mesh, pod: &Pod, to: SocketAddr) -> Result<Self> {
-        let args = format!("hold --to {to} --count 1 --timeout-ms 3000");
-        let mut process = mesh.net.app(pod, &args)?;
-        let event = process.wait_event("held", SOON)?;
-        ensure!(event["alive"] == 1, "{event}");
-        Ok(Self(process))
-    }
-
-    fn still_lives(mut self) -> Result<bool> {
-        writeln!(self.0.stdin().context("no stdin")?, "again")?;
-        Ok(self.0.wait_event("checked", SOON)?["alive"] == 1)
-    }
-}
 
 #[test]
 fn plaintext_is_cut_by_the_change_that_forbids_it() -> Result<()> {
@@ -47,13 +28,13 @@ fn plaintext_is_cut_by_the_change_that_forbids_it() -> Result<()> {
     };
     let held = |mesh: &Mesh, pod: &Pod| -> Result<[Held; 2]> {
         Ok([
-            Held::new(mesh, pod, server.at4(5000))?,
-            Held::new(mesh, pod, server.at6(5000))?,
+            Held::new(&mesh.net, pod, server.at4(5000))?,
+            Held::new(&mesh.net, pod, server.at6(5000))?,
         ])
     };
     let alive = |held: [Held; 2]| -> Result<[bool; 2]> {
-        let [v4, v6] = held;
-        Ok([v4.still_lives()?, v6.still_lives()?])
+        let [mut v4, mut v6] = held;
+        Ok([v4.is_alive()?, v6.is_alive()?])
     };
     let of_the_mesh = || -> Result<[[Held; 2]; 2]> { Ok([held(&mesh, &near)?, held(&mesh, &far)?]) };
 

@@ -1,11 +1,10 @@
 //! A connection that a new policy forbids is cut within a second, on the same node and across nodes; others live on.
 
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use tramline_e2e::held::Held;
 use tramline_harness::mesh::{INSIDE, Mesh, identity, principal};
-use tramline_harness::process::Process;
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -27,21 +26,15 @@ fn policy_cuts_live() -> Result<()> {
     let mut held = Vec::new();
     for (pod, allowed) in [(&friend, true), (&stranger, false)] {
         for to in [far.at4(5000), near.at4(5000)] {
-            let mut process = mesh
-                .net
-                .app(pod, &format!("hold --to {to} --count 1 --timeout-ms 3000"))?;
-            let event = process.wait_event("held", SOON)?;
-            assert_eq!(event["alive"], 1, "{event}");
-            held.push((process, to, allowed));
+            held.push((Held::new(&mesh.net, pod, to)?, to, allowed));
         }
     }
     let before = Instant::now();
     mesh.change(|config| config.policy(INSIDE, "friends-only", "server", "ALLOW", &[&principal("friend")]))?;
     std::thread::sleep(Duration::from_millis(300));
-    for (process, to, allowed) in &mut held {
-        let alive = alive(process)?;
+    for (connection, to, allowed) in &mut held {
         assert_eq!(
-            alive == 1,
+            connection.is_alive()?,
             *allowed,
             "to {to}, {:?} after the change",
             before.elapsed()
@@ -76,11 +69,4 @@ fn policy_cuts_live() -> Result<()> {
         assert!(closed >= 1.0, "node {node} {direction}: {closed}");
     }
     Ok(())
-}
-
-fn alive(process: &mut Process) -> Result<u64> {
-    writeln!(process.stdin().context("no stdin")?, "again")?;
-    process.wait_event("checked", SOON)?["alive"]
-        .as_u64()
-        .context("no count")
 }
