@@ -71,9 +71,16 @@ pub struct Picked {
     pub service: ServiceAt,
     /// `bpf_ktime_get_ns` at its SYN.
     pub began_ns: u64,
-    /// Bytes that had come when its FIN was acknowledged.
+    /// Bytes that had come when its FIN was acknowledged; [`NOT_DIALLED`] until the SYN leaves.
     pub received: u64,
 }
+
+/// What was let pass has not been dialled yet: after the hook `connect` may fail, or wait for the first bytes (`TCP_FASTOPEN_CONNECT`).
+pub const NOT_DIALLED: u64 = u64::MAX;
+
+/// A verdict on what leaves the mesh is good for so long after `connect`: no version of the other end tells of a change. Shorter than
+/// the agent waits for its second look after one.
+pub const OUTSIDE_GOOD_FOR_NS: u64 = 250_000_000;
 
 /// The Service that an application dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +193,8 @@ pub mod moment {
     pub const REFUSED: u32 = 3;
     /// To an endpoint of a Service: the SYN was not answered in time and is sent again. Told once.
     pub const UNANSWERED: u32 = 4;
+    /// It has ended before anything came from the other end.
+    pub const GIVEN_UP: u32 = 5;
 }
 
 impl Passage {

@@ -214,17 +214,20 @@ pub(crate) fn answer_not_permitted() {
 
 /// Sets the socket's mark.
 #[inline(always)]
-pub(crate) fn set_mark(ctx: &SockAddrContext, mut mark: u32) -> bool {
-    // SAFETY: the option's value lives on the stack for the call and its length is given.
-    let code = unsafe {
-        bpf_setsockopt(
-            ctx.as_ptr(),
-            SOL_SOCKET as i32,
-            SO_MARK as i32,
-            (&raw mut mark).cast(),
-            4,
-        )
-    };
+pub(crate) fn set_mark(ctx: &SockAddrContext, mark: u32) -> bool {
+    mark_socket(ctx.as_ptr(), mark)
+}
+
+/// Marks the event's socket: what is known of its route is forgotten with that.
+#[inline(always)]
+pub(crate) fn mark_event_socket(ctx: &SockOpsContext, mark: u32) -> bool {
+    mark_socket(ctx.as_ptr(), mark)
+}
+
+#[inline(always)]
+fn mark_socket(ctx: *mut core::ffi::c_void, mut mark: u32) -> bool {
+    // SAFETY: a program's own context; the option's value lives on the stack for the call and its length is given.
+    let code = unsafe { bpf_setsockopt(ctx, SOL_SOCKET as i32, SO_MARK as i32, (&raw mut mark).cast(), 4) };
     code == 0
 }
 
@@ -390,4 +393,11 @@ pub(crate) fn quality(ctx: &SockOpsContext) -> (u32, u32) {
     let c = ctx.ops;
     // SAFETY: the kernel gives a valid context whose fields are all readable; `srtt_us` is eight times the value.
     unsafe { ((*c).srtt_us >> 3, (*c).total_retrans) }
+}
+
+/// Whether any segment came from the other end.
+#[inline(always)]
+pub(crate) fn has_heard(ctx: &SockOpsContext) -> bool {
+    // SAFETY: the kernel gives a valid context whose fields are all readable.
+    unsafe { (*ctx.ops).segs_in != 0 }
 }

@@ -20,8 +20,8 @@ use tramline_common::{
     },
     service::{Endpoint, EndpointKey, Load, MAX_ENDPOINTS, MAX_LOADS, MAX_SERVICES, ServiceRow},
     verdict::{
-        MAX_PASSED, MAX_VERDICTS, PASSAGE_RING_BYTES, Passage, Passed, Picked, ServiceAt, Verdict,
-        VerdictKey, kind,
+        MAX_PASSED, MAX_VERDICTS, NOT_DIALLED, PASSAGE_RING_BYTES, Passage, Passed, Picked, ServiceAt,
+        Verdict, VerdictKey, kind,
     },
 };
 
@@ -318,7 +318,7 @@ pub(crate) fn pick(socket: *mut bpf_sock, verdict: Verdict, service: ServiceAt, 
         verdict,
         service,
         began_ns: now_ns,
-        received: 0,
+        received: NOT_DIALLED,
     };
     let map = (&raw const PICKED).cast_mut().cast();
     let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);

@@ -10,23 +10,33 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use tramline_common::{
-    PodId,
+    CAPTURE_MARK, PodId,
     counter::Counter,
     map::FlowKey,
-    verdict::{Passage, Passed, Picked, kind, moment},
+    verdict::{NOT_DIALLED, OUTSIDE_GOOD_FOR_NS, Passage, Passed, Picked, kind, moment},
 };
 
 /// Called in `tcp_connect` with the 4-tuple known, before the SYN leaves.
 #[inline(always)]
 pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Picked) {
     let source = ctx::netns_of_event(ctx);
-    // Something changed since the connect was let pass: unknown to the destination's `steer`, it gets what plaintext gets.
+    // Something changed since the connect was let pass.
     let current = verdict::is_current(
         source,
         picked.verdict.source_version,
         picked.verdict.destination,
         picked.verdict.destination_version,
     );
+    if !current {
+        maps::count(Counter::VerdictStale);
+    }
+    if picked.verdict.kind == kind::OUTSIDE {
+        let late = ctx::now_ns().saturating_sub(picked.began_ns) > OUTSIDE_GOOD_FOR_NS;
+        if (late || !current) && hand_over(ctx) {
+            return;
+        }
+    }
+    // Also a stale one to a pod is noted: its versions tell `steer`, which hands it to the agent.
     let passed = Passed {
         socket: ctx::socket_cookie(ctx),
         source,
@@ -34,22 +44,34 @@ pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Picked) {
         destination_version: picked.verdict.destination_version,
         service: picked.service,
     };
-    if !current {
-        maps::count(Counter::VerdictStale);
+    let key = flow_key(ctx, source, picked);
+    if !maps::note_passed(picked.verdict.kind, &key, &passed) {
+        maps::count(Counter::PassedFull);
+        // What cannot be noted could not be cut.
+        if hand_over(ctx) {
+            return;
+        }
     }
-    // Also a stale one is noted: its versions tell `steer`, which hands it to the agent.
     let followed = if picked.service.is_some() {
         ctx::watch_states_and_silence(ctx)
     } else {
         ctx::watch_states(ctx)
     };
     if followed {
+        maps::note_received(ctx::event_socket(ctx), 0);
         maps::load_begins(picked.verdict.load);
     }
-    let noted = followed && maps::note_passed(picked.verdict.kind, &flow_key(ctx, source, picked), &passed);
-    if !noted {
-        maps::count(Counter::PassedFull);
+}
+
+/// Makes the connection the agent's, as if `connect` had captured it: its SYN takes the way of the mark.
+#[inline(always)]
+fn hand_over(ctx: &SockOpsContext) -> bool {
+    let marked = ctx::mark_event_socket(ctx, CAPTURE_MARK);
+    if marked {
+        maps::unpick(ctx::event_socket(ctx));
+        maps::count(Counter::Captured);
     }
+    marked
 }
 
 /// The handshake is complete.
@@ -74,6 +96,10 @@ pub(crate) fn half_closed(ctx: &SockOpsContext) {
 /// The socket is closed; `state` is the one it was in before.
 #[inline(always)]
 pub(crate) fn closed(ctx: &SockOpsContext, picked: &Picked, state: u32) {
+    // The socket has the callbacks of an earlier connection.
+    if picked.received == NOT_DIALLED {
+        return;
+    }
     let source = ctx::netns_of_event(ctx);
     maps::forget_passed(
         picked.verdict.kind,
@@ -81,7 +107,9 @@ pub(crate) fn closed(ctx: &SockOpsContext, picked: &Picked, state: u32) {
         ctx::socket_cookie(ctx),
     );
     maps::load_ends(picked.verdict.load);
-    tell(ctx, picked, moment::ENDED, state);
+    let given_up = state == BPF_TCP_SYN_SENT && !ctx::has_heard(ctx);
+    let moment = if given_up { moment::GIVEN_UP } else { moment::ENDED };
+    tell(ctx, picked, moment, state);
 }
 
 /// A connection between two pods is known as its destination's pod sees it, one out of the mesh as its source does.

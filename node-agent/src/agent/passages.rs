@@ -92,7 +92,7 @@ async fn read(context: &Context, passages: &mut Passages, mut followed: HashMap<
                     let records = followed.entry(passage.socket);
                     records.or_insert_with(|| Records::open(context, passage, &clock));
                 }
-                moment::ENDED => {
+                moment::ENDED | moment::GIVEN_UP => {
                     let records = followed
                         .remove(&passage.socket)
                         .unwrap_or_else(|| Records::open(context, passage, &clock));
@@ -271,7 +271,7 @@ impl Records {
             srtt_us: passage.srtt_us,
             retransmits: passage.retransmits,
         };
-        if !self.established && passage.service.is_some() {
+        if !self.established && passage.service.is_some() && !is_given_up(passage) {
             not_reached(context, passage);
         }
         let ended = clock.at(passage.at_ns);
@@ -349,8 +349,15 @@ fn was_established(passage: &Passage) -> bool {
     passage.moment == moment::ENDED && passage.state != tcp::SYN_SENT
 }
 
+/// Whether nobody waited for an answer: that says nothing about the other end.
+fn is_given_up(passage: &Passage) -> bool {
+    passage.moment == moment::GIVEN_UP && passage.retransmits == 0
+}
+
 fn outcome(passage: &Passage, established: bool) -> Outcome {
     match passage.state {
+        _ if is_given_up(passage) => Outcome::new(Reason::ClientGone)
+            .with_detail("closed before an answer; the kernel does not tell whether by an ICMP error"),
         _ if !established && passage.retransmits == 0 => Outcome::new(Reason::ConnectRefused),
         _ if !established => Outcome::new(Reason::ConnectTimeout),
         tcp::FIN_WAIT2 | tcp::TIME_WAIT | tcp::LAST_ACK | tcp::CLOSING => Outcome::new(Reason::Ok),

@@ -1,0 +1,165 @@
+//! Between the hook that lets a `connect` pass and its SYN: what may be no longer is the agent's, and so is what cannot be noted.
+#![expect(
+    clippy::expect_used,
+    reason = "a broken machine ends the test with a backtrace"
+)]
+
+use aya::maps::{HashMap, Map, MapData};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
+use std::{
+    io::{self, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+use tramline_common::{
+    Address,
+    map::{FlowKey, name},
+    service::MAX_LOADS,
+    verdict::{MAX_PASSED, Passed, ServiceAt},
+};
+use tramline_kernel_tests::two::{Two, server, two};
+use tramline_node_agent::broker::{KernelVerdict, ServiceEndpoint};
+
+/// Longer than a verdict on what leaves the mesh is good for.
+const LATER: Duration = Duration::from_millis(400);
+
+fn socket(two: &Two) -> Socket {
+    two.source
+        .inside(|| Socket::new(Domain::IPV4, Type::STREAM, None))
+        .expect("socket")
+}
+
+/// `connect` returns without a SYN, which the first bytes bring.
+fn defer(two: &Two, socket: &Socket) {
+    // `TFO_CLIENT_ENABLE` and `TFO_CLIENT_NO_COOKIE` of the kernel's Documentation/networking/ip-sysctl.rst.
+    two.source
+        .inside(|| std::fs::write("/proc/sys/net/ipv4/tcp_fastopen", "5"))
+        .expect("sysctl");
+    setsockopt(socket, sockopt::TcpFastOpenConnect, &true).expect("option");
+}
+
+#[tokio::test]
+async fn what_was_let_out_long_ago_is_the_agents_to_decide() {
+    let (two, app) = two("ba").await;
+    two.broker.withdraw(two.to.id).expect("withdraw");
+    two.decide(KernelVerdict::Outside);
+    // At once: as without a mesh.
+    let first = socket(&two);
+    defer(&two, &first);
+    first.connect(&server().into()).expect("no SYN yet");
+    TcpStream::from(first).write_all(b"x").expect("sent");
+    app.accept().expect("as without a mesh");
+    assert_eq!(two.count("captured"), 0);
+
+    let second = socket(&two);
+    defer(&two, &second);
+    second.connect(&server().into()).expect("no SYN yet");
+    std::thread::sleep(LATER);
+    let mut second = TcpStream::from(second);
+    second.write_all(b"x").expect("sent");
+    let (captured, peer) = Two::waits(&two.from.listeners.outbound).expect("captured");
+    assert_eq!(captured.local_addr().expect("address"), server());
+    assert_eq!(peer, second.local_addr().expect("address"));
+    assert_eq!(two.count("captured"), 1);
+    let noted = two.broker.passed();
+    assert!(
+        noted.iter().all(|connection| connection.client != peer),
+        "the kernel carries it not: {noted:?}"
+    );
+
+    // The pod itself has changed: no matter how soon.
+    let third = socket(&two);
+    defer(&two, &third);
+    third.connect(&server().into()).expect("no SYN yet");
+    two.broker.renew_version(two.from.id).expect("version");
+    TcpStream::from(third).write_all(b"x").expect("sent");
+    Two::waits(&two.from.listeners.outbound).expect("captured");
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_to_note_is_the_agents() {
+    for (tag, map, is_inside) in [("bb", name::OUTSIDE, false), ("bc", name::DIRECT, true)] {
+        let (two, app) = two(tag).await;
+        if is_inside {
+            two.decide(KernelVerdict::Direct(two.to.id));
+        } else {
+            two.broker.withdraw(two.to.id).expect("withdraw");
+            two.decide(KernelVerdict::Outside);
+        }
+        let held = two.dial().expect("let pass");
+        app.accept().expect("at the application itself");
+        let pinned = MapData::from_pin(two.source.pinned_maps().join(map)).expect("pinned");
+        let mut table: HashMap<MapData, FlowKey, Passed> =
+            HashMap::try_from(Map::HashMap(pinned)).expect("a table of connections");
+        let filling = (0..).map(|number| FlowKey {
+            pod: 1 << 40,
+            remote: Address::v4([10, 0, 0, 1]),
+            local: Address::v4([10, 0, 0, 2]),
+            remote_port: (number % 65_536) as u16,
+            local_port: (number / 65_536) as u16,
+            reserved: 0,
+        });
+        let nobody = Passed {
+            socket: 0,
+            source: 1 << 40,
+            source_version: 0,
+            destination_version: 0,
+            service: ServiceAt::NONE,
+        };
+        let filled = filling
+            .take(MAX_PASSED)
+            .take_while(|key| table.insert(key, nobody, 0).is_ok());
+        assert!(filled.count() >= MAX_PASSED - 1);
+        let captured = two.count("captured");
+        let client = two.dial().expect("the agent takes it");
+        let (carried, peer) = Two::waits(&two.from.listeners.outbound).expect("captured");
+        assert_eq!(carried.local_addr().expect("address"), server());
+        assert_eq!(peer, client.local_addr().expect("address"));
+        assert_eq!(
+            (two.count("captured"), two.count("passed_full")),
+            (captured + 1, 1)
+        );
+        drop(held);
+    }
+}
+
+#[tokio::test]
+async fn a_connect_that_never_came_to_a_syn_counts_for_nothing() {
+    let (two, app) = two("bd").await;
+    let service = SocketAddr::new([10, 96, 0, 1].into(), 81);
+    let versions = two
+        .broker
+        .versions(two.from.id, Some(two.to.id))
+        .expect("versions");
+    let load = u32::try_from(MAX_LOADS - 1).expect("small");
+    two.broker.endpoint_loads().assign(load, server());
+    let endpoint = ServiceEndpoint {
+        address: server(),
+        verdict: Some((KernelVerdict::Direct(two.to.id), versions)),
+        load,
+    };
+    two.broker
+        .set_service(two.from.id, service, versions, &[endpoint])
+        .expect("service");
+    // The first connection of the socket is refused (that nothing listens is not known yet), and the socket has its callbacks still.
+    let socket = socket(&two);
+    drop(app);
+    let refused = socket.connect(&service.into()).expect_err("led");
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(two.broker.endpoint_loads().kernel(load), 0);
+    // Let pass again, and closed before a SYN was sent.
+    let led = two.count("service_led");
+    defer(&two, &socket);
+    socket.connect(&service.into()).expect("no SYN yet");
+    assert_eq!(two.count("service_led"), led + 1);
+    drop(socket);
+    std::thread::sleep(LATER);
+    assert_eq!(two.broker.endpoint_loads().kernel(load), 0);
+
+    let _app = two
+        .neighbour
+        .inside(|| TcpListener::bind("0.0.0.0:80").expect("bind"));
+    let _client = two.dial_to(service).expect("led");
+    assert_eq!(two.broker.endpoint_loads().kernel(load), 1);
+}
