@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 use tramline_common::PodId;
-use tramline_core::{authz, mesh::Mesh, reason::Reason};
+use tramline_core::{authz, identity::SpiffeId, mesh::Mesh, reason::Reason, workload::Workload};
 
 /// After this long a system call that was under way has ended.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
@@ -90,32 +90,59 @@ pub(super) fn once_more(context: &Arc<Context>) {
     });
 }
 
-/// Why the snapshot does not let the connection be; one whose pods are not known is not decided here: they are released, and
-/// what becomes of their sockets is their own affair.
+/// Why the snapshot does not let the connection be. Until the pods have been enrolled for the first time, nobody can say whose
+/// one is whose pod is not known; after that, such a pod has left the mesh, and the other end is judged by itself.
 fn refusal(context: &Context, mesh: &Mesh, connection: &PassedConnection) -> Option<Outcome> {
-    let of = |pod| {
-        context
-            .pods
-            .by_id(pod)
-            .map(|pod| mesh.workload(&pod.uid).cloned())
+    let of = |pod| match context.pods.by_id(pod) {
+        Some(pod) => mesh.workload(&pod.uid).cloned().map_or(End::Gone, End::Known),
+        None => End::Left,
     };
-    let source = match of(connection.source)? {
-        Some(source) => source,
-        None => return Some(Reason::UnknownWorkload.into()),
-    };
-    let Some(destination) = connection.destination else {
-        return not_outside(mesh, &source, connection.server);
-    };
-    let destination = match of(destination)? {
-        Some(destination) => destination,
-        None => return Some(Reason::UnknownWorkload.into()),
-    };
+    let settled = *context.verdicts.settled.borrow();
+    let source = of(connection.source);
+    let destination = connection.destination.map(of);
+    match (&source, &destination) {
+        (End::Gone, _) | (End::Known(_), Some(End::Gone)) => Some(Reason::UnknownWorkload.into()),
+        (End::Known(source), None) => not_outside(mesh, source, connection.server),
+        (End::Known(source), Some(End::Left)) if settled => not_outside(mesh, source, connection.server),
+        (End::Known(source), Some(End::Known(destination))) => {
+            denial(mesh, connection, Some(&source.identity), destination)
+        }
+        // Its plaintext, as it would be if it came now.
+        (End::Left, Some(End::Known(destination)))
+            if settled
+                && !destination
+                    .capture
+                    .inbound_ports
+                    .contains(&connection.server.port()) =>
+        {
+            denial(mesh, connection, None, destination)
+        }
+        _ => None,
+    }
+}
+
+/// A pod at the end of a connection.
+enum End {
+    /// An enrolled one.
+    Known(Arc<Workload>),
+    /// An enrolled one that the snapshot does not name.
+    Gone,
+    /// None that is enrolled.
+    Left,
+}
+
+fn denial(
+    mesh: &Mesh,
+    connection: &PassedConnection,
+    source: Option<&SpiffeId>,
+    destination: &Workload,
+) -> Option<Outcome> {
     let decision = authz::decide(
         mesh,
         &authz::Connection {
-            source: Some(&source.identity),
+            source,
             source_address: connection.client.ip(),
-            destination: &destination,
+            destination,
             destination_address: connection.server,
         },
     );

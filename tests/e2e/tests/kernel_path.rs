@@ -202,6 +202,27 @@ fn out_of_the_mesh() -> Result<()> {
     Ok(())
 }
 
+/// Who leaves the mesh is a stranger to the other end, also by what the kernel let pass before.
+#[test]
+fn a_pod_that_leaves() -> Result<()> {
+    if !tramline_e2e::ready() {
+        return Ok(());
+    }
+    let stage = Stage::new("kernel_leaves")?;
+    let mesh = &stage.mesh;
+    let to = stage.server.at4(5000);
+    stage.wait_passed(to, "passed_direct")?;
+    let mut held = stage.hold(to)?;
+    mesh.change(|config| config.remove_pod(&stage.client, INSIDE))?;
+    ensure!(held.is_alive()?, "plaintext is welcome");
+    mesh.change(|config| config.peer_authentication(INSIDE, "STRICT"))?;
+    ensure!(!held.is_alive()?, "it is plaintext of a stranger now");
+    mesh.agent(1)?.wait_access(SOON, |line| {
+        line["carried_by"] == "kernel" && line["reason"] == "mtls_required"
+    })?;
+    Ok(())
+}
+
 #[test]
 fn without_an_agent() -> Result<()> {
     if !tramline_e2e::ready() {
