@@ -264,9 +264,10 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
     let Ok((OriginalDst(address), ClientAddr(client))) = accept::addresses(&socket) else {
         return;
     };
+    let neighbour = from_neighbour(&context, &pod, client, address).await;
     let mesh = context.mesh.load_full();
     let destination = mesh.workload(&pod.uid).cloned();
-    let direct = from_neighbour(&context, &mesh, &pod, client, address).await;
+    let direct = neighbour.and_then(|source| mesh.workload(&source.uid).cloned());
     let identity = direct.as_ref().map(|source| source.identity.clone());
     let unproven = ConnectionInfo::plaintext(destination.clone(), client, address);
     let record = context.observer.open(match direct {
@@ -339,20 +340,18 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
 /// it waits until it knows all of them.
 async fn from_neighbour(
     context: &Context,
-    mesh: &Mesh,
     pod: &LocalPod,
     client: SocketAddr,
     address: SocketAddr,
-) -> Option<Arc<Workload>> {
+) -> Option<Arc<LocalPod>> {
     let source = context.broker.direct_source(pod.id, client, address)?;
-    let source = match context.pods.by_id(source) {
-        Some(source) => source,
+    match context.pods.by_id(source) {
+        Some(source) => Some(source),
         None => {
             let _ = timeout(ENROLMENT, context.verdicts.wait_settled()).await;
-            context.pods.by_id(source)?
+            context.pods.by_id(source)
         }
-    };
-    mesh.workload(&source.uid).cloned()
+    }
 }
 
 /// Decides, and notes in `record` what the dry-run policies would have made of it.

@@ -57,9 +57,9 @@ pub(crate) async fn serve(context: Arc<Context>, pod: Arc<LocalPod>, socket: Tcp
     let picked = accept::picked(&socket).and_then(|index| context.verdicts.picked(pod.id, original.0, index));
     let dialled = Dialled {
         context: &context,
-        mesh: &mesh,
+        mesh: mesh.clone(),
         pod: &pod,
-        source: &source,
+        source: source.clone(),
         original,
         client,
         picked,

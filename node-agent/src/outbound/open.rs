@@ -33,9 +33,9 @@ use tramline_core::{
 /// Everything that is settled when the far half is opened.
 pub(super) struct Dialled<'a> {
     pub(super) context: &'a Context,
-    pub(super) mesh: &'a Mesh,
+    pub(super) mesh: Arc<Mesh>,
     pub(super) pod: &'a LocalPod,
-    pub(super) source: &'a Arc<Workload>,
+    pub(super) source: Arc<Workload>,
     pub(super) original: OriginalDst,
     pub(super) client: ClientAddr,
     /// The endpoint of a Service that the kernel chose.
@@ -46,8 +46,9 @@ pub(super) struct Dialled<'a> {
 impl Dialled<'_> {
     /// Chooses a destination and connects; where a Service's endpoint cannot be reached, tries another. What is answered
     /// with the far half counts the connection towards its endpoint.
-    pub(super) async fn open(&self, record: &OpenConnection) -> Result<(Far, Live), Outcome> {
-        let balancer = &self.context.balancer;
+    pub(super) async fn open(mut self, record: &OpenConnection) -> Result<(Far, Live), Outcome> {
+        let context = self.context;
+        let balancer = &context.balancer;
         let mut attempts = Attempts::new(balancer.now(), self.context.waits.service);
         let mut failure = None;
         loop {
@@ -92,6 +93,7 @@ impl Dialled<'_> {
                         Ok(()) => {
                             tracing::debug!(%address, reason = %refusal.reason, "endpoint not reached; trying another");
                             failure = Some(refusal);
+                            self.follow()?;
                         }
                         Err(gave_up) => return Err(last(refusal, attempts.tried().len(), gave_up)),
                     }
@@ -100,9 +102,20 @@ impl Dialled<'_> {
         }
     }
 
+    /// Decides by the present snapshot from now on: what was tried before may have taken its time.
+    fn follow(&mut self) -> Result<(), Outcome> {
+        let mesh = self.context.mesh.load_full();
+        if mesh.generation() != self.mesh.generation() {
+            let source = mesh.workload(&self.pod.uid).cloned();
+            self.source = source.ok_or(Outcome::from(Reason::UnknownWorkload))?;
+            self.mesh = mesh;
+        }
+        Ok(())
+    }
+
     fn route(&self, tried: &[SocketAddr]) -> Result<OutboundRoute, Outcome> {
         let dialled = route::Dialled {
-            source: self.source,
+            source: &self.source,
             client: self.client.0.ip(),
             destination: self.original.0,
             draws: [random::u64(), random::u64()],
@@ -110,7 +123,7 @@ impl Dialled<'_> {
             picked: self.picked,
         };
         let known = self.context.balancer.seen_by(&self.source.uid);
-        route::outbound(self.mesh, &dialled, &known)
+        route::outbound(&self.mesh, &dialled, &known)
             .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))
     }
 
@@ -155,7 +168,7 @@ impl Dialled<'_> {
             Some(destination) => {
                 record.learn(|info| info.path = Path::SameNode);
                 let arrival = inbound::Arrival {
-                    mesh: self.mesh,
+                    mesh: &self.mesh,
                     path: Path::SameNode,
                     source: Some(self.source.clone()),
                     claimed_cluster: None,
@@ -221,7 +234,7 @@ impl Dialled<'_> {
                 client: self.client.0,
                 host: service.map(|service| service.hostname.clone()),
             },
-            baggage: Some(baggage::of(self.source, context.observer.cluster())),
+            baggage: Some(baggage::of(&self.source, context.observer.cluster())),
             traceparent: Some(self.trace.traceparent(random::u64())),
         };
         let (broker, pod, connect) = (context.broker.clone(), self.pod.id, context.tunnel.connect);
@@ -255,7 +268,7 @@ impl Dialled<'_> {
         dial::egress(&self.context.broker, self.pod.id, address, within)
             .await
             .map(|server| {
-                let is_outside = not_outside(self.mesh, self.source, address).is_none();
+                let is_outside = not_outside(&self.mesh, &self.source, address).is_none();
                 let decided = is_outside.then(|| Outside {
                     generation: self.mesh.generation(),
                     source: self.source.uid.clone(),
