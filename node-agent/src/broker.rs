@@ -56,7 +56,7 @@ pub struct BrokerSettings {
     pub kubelet_cgroup: Option<PathBuf>,
     /// The host's `/proc`: a container's own `/proc/sys` is read-only.
     pub proc: PathBuf,
-    /// A predecessor lives and has been asked to step aside: wait until it has, and let its connections be.
+    /// A predecessor lives and has been asked to step aside: wait until it has.
     pub succeeds: bool,
 }
 
@@ -133,7 +133,6 @@ pub struct Broker {
     version: AtomicU64,
     /// Programs of an earlier agent may be attached, and maps be there that nothing uses.
     unsettled: AtomicBool,
-    succeeds: bool,
 }
 
 impl Broker {
@@ -167,7 +166,6 @@ impl Broker {
             generation: AtomicU64::new(1),
             version: AtomicU64::new(1),
             unsettled: AtomicBool::new(true),
-            succeeds: settings.succeeds,
         })
     }
 

@@ -202,7 +202,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
             update(context, mesh, workload, &pod);
         }
     }
-    passed_plaintext::cut_forbidden(context, mesh, changed);
+    passed_plaintext::cut_forbidden(context, mesh, changed, passed_plaintext::Of::Own);
     for workload in wanted.values() {
         if context.pods.get(&workload.uid).is_none() {
             match &attached {
@@ -310,9 +310,13 @@ async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
         Ok(enrolled) => {
             warn_of_unknown_addresses(workload, &enrolled.addresses);
             context.pods.failures().remove(&workload.uid);
-            context
-                .pods
-                .insert(start(context, mesh, workload, netns, rows, enrolled));
+            let captured_before = enrolled.captured_before;
+            let pod = start(context, mesh, workload, netns, rows, enrolled);
+            context.pods.insert(pod.clone());
+            // A change may have come while nobody followed it.
+            if captured_before {
+                passed_plaintext::cut_forbidden(context, mesh, vec![pod], passed_plaintext::Of::Another);
+            }
         }
         Err(error) => {
             context.pods.counts.failed.fetch_add(1, Ordering::Relaxed);
@@ -346,11 +350,7 @@ fn start(
     accepting::start(context, &pod, enrolled.listeners);
     if already_open > 0 {
         context.pods.counts.late.fetch_add(1, Ordering::Relaxed);
-        pod.spawn(old_sockets::close_refused(
-            context.broker.clone(),
-            pod.clone(),
-            enrolled.already_open,
-        ));
+        pod.spawn(old_sockets::close_refused(context.clone(), pod.clone()));
     }
     pod.spawn(seeded_ports::follow(context.clone(), pod.clone()));
     let (context, watched, mut changes) = (context.clone(), pod.clone(), enrolled.address_changes);

@@ -33,8 +33,11 @@ pub struct Enrolled {
     pub addresses: Vec<IpAddr>,
     /// Where its connections arrive.
     pub listeners: Listeners,
-    /// Sockets that were open before: not captured, and the agent cannot see into them.
+    /// Sockets that were open before: not captured, and the agent cannot see into them. None where an agent before this one had
+    /// captured the pod: what is open there is its deliveries, what it let the kernel do, and plaintext that it let in.
     pub already_open: Vec<OpenSocket>,
+    /// An agent before this one had captured the pod.
+    pub captured_before: bool,
     /// The addresses again, each time they change.
     pub address_changes: mpsc::Receiver<Vec<IpAddr>>,
 }
@@ -82,14 +85,7 @@ impl Broker {
             return Err(BrokerError::AlreadyEnrolled(path.to_owned()));
         }
         let captured_before = self.programs.is_steered(id);
-        let mut enrolled = self.capture(id, namespace, rows, captured_before).await;
-        // Connections that the predecessor carries end in this namespace too, and it has dealt with older ones.
-        if self.succeeds
-            && captured_before
-            && let Ok(enrolled) = &mut enrolled
-        {
-            enrolled.already_open.clear();
-        }
+        let enrolled = self.capture(id, namespace, rows, captured_before).await;
         // What an earlier agent captured stays captured, and is closed: nobody follows the configuration for it. A pod that
         // never was must not be so by half.
         if enrolled.is_err() {
@@ -154,7 +150,12 @@ impl Broker {
             id,
             addresses,
             listeners,
-            already_open: open.established,
+            already_open: if captured_before {
+                Vec::new()
+            } else {
+                open.established
+            },
+            captured_before,
             address_changes,
         })
     }

@@ -43,8 +43,10 @@ pub struct OpenSocket {
     pub remote: SocketAddr,
     /// The kernel's name of the socket, never used twice.
     pub cookie: Cookie,
-    /// Towards a port on which the pod listens.
+    /// Towards a port on which the pod listens now.
     pub inbound: bool,
+    /// The other end has said its last.
+    pub ended: bool,
 }
 
 /// `INET_DIAG_NOCOOKIE`, twice: with another cookie than its own, zeros too, a socket counts as not found.
@@ -58,12 +60,10 @@ pub(super) fn of(namespace: &Netns, home: &Netns) -> io::Result<OpenSockets> {
     list(namespace, home, &(StateFlags::LISTEN | StateFlags::ESTABLISHED))
 }
 
-/// Lists the connections towards ports on which a namespace listens, those too whose client has said its last.
-pub(super) fn inbound(namespace: &Netns, home: &Netns) -> io::Result<Vec<OpenSocket>> {
+/// Lists the connections of a namespace, those too whose other end has said its last.
+pub(super) fn live(namespace: &Netns, home: &Netns) -> io::Result<Vec<OpenSocket>> {
     let states = StateFlags::LISTEN | StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
-    let mut open = list(namespace, home, &states)?.established;
-    open.retain(|socket| socket.inbound);
-    Ok(open)
+    Ok(list(namespace, home, &states)?.established)
 }
 
 /// Lists the listening sockets of a namespace.
@@ -135,6 +135,7 @@ pub(super) fn destroy_between(
         remote,
         cookie: connection.socket_id.cookie,
         inbound: false,
+        ended: false,
     };
     destroy(namespace, home, &[socket])
 }
@@ -267,6 +268,7 @@ fn collect(socket: &Socket, open: &mut OpenSockets) -> io::Result<()> {
                                 remote: SocketAddr::new(id.destination_address, id.destination_port),
                                 cookie: id.cookie,
                                 inbound: false,
+                                ended: socket.header.state == TCP_CLOSE_WAIT,
                             })
                         }
                         _ => {}

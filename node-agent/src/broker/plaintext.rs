@@ -11,7 +11,7 @@ impl Broker {
     pub fn unvouched(&self, id: PodId) -> Result<Vec<OpenSocket>, BrokerError> {
         let namespace = self.namespace(id)?;
         let list = || {
-            open_sockets::inbound(&namespace, &self.home).map_err(|source| BrokerError::Step {
+            open_sockets::live(&namespace, &self.home).map_err(|source| BrokerError::Step {
                 step: "listing the pod's live connections",
                 source,
             })
@@ -34,7 +34,8 @@ impl Broker {
 
     fn is_vouched_for(&self, id: PodId, socket: &OpenSocket) -> bool {
         let is_mine = |address| self.maps.is_pod_address(id, address);
-        let is_inbound = socket.inbound
+        // Also where the application listens no more: it may have stopped since.
+        let is_inbound = (socket.inbound || self.maps.has_listened(id, socket.local.port()))
             && socket.local.port() != HBONE_PORT
             && is_mine(socket.local.ip())
             && !is_mine(socket.remote.ip());

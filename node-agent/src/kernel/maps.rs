@@ -197,7 +197,15 @@ impl Maps {
         count.is_ok_and(|count| count.cast_signed() > 0)
     }
 
-    /// Tells the programs of ports on which the pod listened before they watched it, and of others where it does so no more.
+    /// Whether a socket of the pod has listened on the port since its enrolment: the row of one that stopped stays.
+    pub(crate) fn has_listened(&self, pod: PodId, port: u16) -> bool {
+        let listening = lock(&self.listening);
+        let is_there = |direction| listening.get(&PodPort::new(pod, port, direction), 0).is_ok();
+        is_there(direction::INBOUND) || is_there(direction::SEEDED)
+    }
+
+    /// Tells the programs of ports on which the pod listened before they watched it, and of others where it does so no more:
+    /// these have a count of zero from then on.
     pub(crate) fn change_seeded(
         &self,
         pod: PodId,
@@ -207,6 +215,11 @@ impl Maps {
         let key = |port| PodPort::new(pod, port, direction::SEEDED);
         let set: Vec<_> = set.map(|port| (key(port), 1)).collect();
         let gone: Vec<_> = gone.map(key).collect();
+        for key in &gone {
+            let counted = PodPort::new(pod, key.port, direction::INBOUND);
+            let inserted = lock(&self.listening).insert(counted, 0, BPF_NOEXIST);
+            unless_there(inserted, name::LISTENING)?;
+        }
         change(&self.listening, name::LISTENING, &set, &gone)
     }
 

@@ -93,6 +93,27 @@ async fn rows_open_and_close_ports() {
 }
 
 #[tokio::test]
+async fn plaintext_is_known_where_nobody_listens_any_more() {
+    let pod = Pod::new("lc");
+    let listen = |address: &'static str| pod.inside(move || TcpListener::bind(address).expect("bind"));
+    let before = listen("0.0.0.0:80");
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    let enrolled = broker.enroll(&pod.netns(), &rows(plaintext::PASS)).await;
+    let id = enrolled.expect("enroll").id;
+    let after = listen("0.0.0.0:81");
+    let clients = [80, 81].map(|port| knock(&pod, port).expect("let in"));
+    let _accepted = [&before, &after].map(|listener| listener.accept().expect("accept"));
+    drop((before, after));
+    broker.follow_seeds(id).expect("look");
+    let found = broker.unvouched(id).expect("list");
+    let mut remotes: Vec<_> = found.iter().map(|socket| socket.remote).collect();
+    remotes.sort_unstable();
+    let mut expected = clients.map(|client| client.local_addr().expect("address"));
+    expected.sort_unstable();
+    assert_eq!(remotes, expected);
+}
+
+#[tokio::test]
 async fn where_a_pod_listened_before_is_known_to_the_next_agent_too() {
     let pod = Pod::new("lb");
     let listen = |address: &'static str| pod.inside(move || TcpListener::bind(address).expect("bind"));
