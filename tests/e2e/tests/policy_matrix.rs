@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use tramline_e2e::held::Held;
 use tramline_harness::mesh::{INSIDE, Mesh, principal};
 use tramline_harness::net::{Net, Pod};
 use tramline_harness::process::Process;
@@ -163,8 +164,8 @@ struct Stage {
 }
 
 impl Stage {
-    fn new() -> Result<Self> {
-        let mut mesh = Mesh::new("policy_matrix", 2)?;
+    fn new(kind: &str) -> Result<Self> {
+        let mut mesh = Mesh::new(kind, 2)?;
         let client = mesh.pod(1, "client")?;
         let servers = [mesh.pod(1, "near")?, mesh.pod(2, "far")?];
         let services = [
@@ -240,6 +241,22 @@ impl Stage {
         Ok(wrong)
     }
 
+    /// Opens a connection by each way.
+    fn hold(&self) -> Result<Vec<(String, Way, Held)>> {
+        let of_client = self.of_client().into_iter().map(|way| (&self.client, way));
+        let of_servers = [0, 1].into_iter().flat_map(|at| {
+            let ways = self.of_server(at).into_iter();
+            ways.map(move |way| (&self.servers[at], way))
+        });
+        of_client
+            .chain(of_servers)
+            .map(|(pod, (way, to))| {
+                let held = Held::new(&self.mesh.net, pod, to)?;
+                Ok((format!("{} to {to} by {way:?}", pod.name), way, held))
+            })
+            .collect()
+    }
+
     fn event(&self, name: &str) -> Result<f64> {
         let label = format!("event=\"{name}\"");
         self.mesh
@@ -298,7 +315,7 @@ fn policy_matrix() -> Result<()> {
     if !tramline_e2e::ready() {
         return Ok(());
     }
-    let stage = Stage::new()?;
+    let stage = Stage::new("policy_matrix")?;
     let of_client = stage.of_client();
     let mut wrong = Vec::new();
     for row in rows(&stage) {
@@ -333,6 +350,53 @@ fn policy_matrix() -> Result<()> {
     ] {
         let passed = stage.event(event)?;
         ensure!(passed >= least, "{event}: {passed}, this tested the agent only");
+    }
+    Ok(())
+}
+
+/// The same of what is open already: a change ends what it forbids by each way, and nothing else.
+#[test]
+fn what_is_open_follows() -> Result<()> {
+    if !tramline_e2e::ready() {
+        return Ok(());
+    }
+    let stage = Stage::new("policy_matrix_open")?;
+    let no_policy = Row {
+        name: "no policy",
+        policy: String::new(),
+        open: &[],
+    };
+    let carriers = ["passed_direct", "service_led", "passed_outside", "captured"];
+    let before = carriers.map(|event| stage.event(event));
+    let mut wrong = Vec::new();
+    let chosen = [
+        "ALLOW the client",
+        "DENY the client",
+        "DENY whoever has no identity",
+        "STRICT",
+        "DENY the client's addresses",
+        "nobody",
+    ];
+    for row in rows(&stage).iter().filter(|row| chosen.contains(&row.name)) {
+        // After that the kernel has verdicts.
+        stage.knock(&stage.client, &stage.of_client(), &no_policy)?;
+        let held = stage.hold()?;
+        stage.mesh.change(|config| config.write("row", &row.policy))?;
+        for (name, way, mut connection) in held {
+            let open = row.open.contains(&way);
+            if connection.is_alive()? != open {
+                let wanted = if open { "goes on" } else { "ends" };
+                wrong.push(format!("{}: {name} {wanted}", row.name));
+            }
+        }
+        stage.mesh.change(|config| config.remove("row"))?;
+    }
+    ensure!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    for (event, before) in carriers.into_iter().zip(before) {
+        ensure!(
+            stage.event(event)? >= before? + 6.0,
+            "{event}: not of every kind in every row"
+        );
     }
     Ok(())
 }
