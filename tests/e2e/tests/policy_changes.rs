@@ -9,9 +9,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::time::TimeValLike as _;
-use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
+use tramline_e2e::clock::now;
 use tramline_harness::mesh::{INSIDE, Mesh, principal};
 use tramline_harness::net::Pod;
 use tramline_harness::process::Process;
@@ -24,6 +23,9 @@ const CHANGES: usize = 200;
 const LAP: usize = 200;
 /// Between looks whether a change is acknowledged.
 const LOOK: Duration = Duration::from_millis(4);
+
+/// Among the servers, the one behind the Service.
+const SERVICE: usize = 1;
 
 /// A server, how it is reached, and what became of its policy.
 struct Server {
@@ -58,11 +60,19 @@ struct Tally {
     probes: usize,
     let_in: usize,
     refused: usize,
+    /// Connections to the Service that the kernel refused.
+    service_refused: usize,
 }
 
-/// `CLOCK_MONOTONIC`, as the probes write it.
-fn now() -> Result<i64> {
-    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.num_nanoseconds())
+/// What the kernel did by itself.
+#[derive(Clone, Copy, Debug)]
+struct Kernel {
+    /// Connections that it let pass to `near`, and to the endpoint of the Service.
+    passed: f64,
+    /// Of these, to the endpoint of the Service.
+    led: f64,
+    /// Connections that it refused, to any of the two.
+    denied: f64,
 }
 
 fn deny(name: &str, app: &str, source: &str) -> String {
@@ -117,6 +127,33 @@ impl Stage {
         self.mesh
             .agent(1)?
             .metric("tramline_ebpf_events_total", &[&label])
+    }
+
+    fn kernel(&self) -> Result<Kernel> {
+        Ok(Kernel {
+            passed: self.event("passed_direct")?,
+            led: self.event("service_led")?,
+            denied: self.event("verdict_denied")?,
+        })
+    }
+
+    /// The lines of connections to the Service that the kernel refused by itself, among those that are written. The counter of what
+    /// it refused does not tell whom.
+    fn refused_by_the_kernel(&self, service: &Server) -> Result<usize> {
+        let dialled = format!("\"{}\"", service.to);
+        // There are a hundred thousand, most of them of others.
+        let lines = self.mesh.agent(1)?.access_log_with(|line| {
+            line.contains(&dialled) && line.contains("policy_denied") && line.contains("kernel")
+        })?;
+        let ours = lines.iter().filter(|line| {
+            line["direction"] == "outbound"
+                && line["dst.original"] == service.to.to_string()
+                && line["dst.workload"] == service.name
+                && line["carried_by"] == "kernel"
+                && line["verdict"] == "deny"
+                && line["bytes_sent"] == 0
+        });
+        Ok(ours.count())
     }
 
     /// Opens or closes a server.
@@ -178,6 +215,7 @@ impl Stage {
             let lines = probe.finish_and_clear(SOON)?;
             tally.check(server, &lines)?;
         }
+        tally.service_refused += self.refused_by_the_kernel(&self.servers[SERVICE])?;
         for agent in &self.mesh.agents {
             agent.discard_access_log()?;
         }
@@ -247,7 +285,7 @@ fn policy_changes() -> Result<()> {
             .call_one(&stage.client, &format!("client --to {to} --send hello"))?;
         Ok((stage.event("passed_direct")? > before).then_some(()))
     })?;
-    let (passed, denied) = (stage.event("passed_direct")?, stage.event("verdict_denied")?);
+    let before = stage.kernel()?;
     let (mut tally, mut took) = (Tally::default(), Vec::new());
     let begun = Instant::now();
     while took.len() < changes {
@@ -256,21 +294,28 @@ fn policy_changes() -> Result<()> {
     }
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() - 1) * percent / 100];
-    let (passed, denied) = (
-        stage.event("passed_direct")? - passed,
-        stage.event("verdict_denied")? - denied,
-    );
+    let after = stage.kernel()?;
+    let led = after.led - before.led;
+    let (passed, denied) = (after.passed - before.passed - led, after.denied - before.denied);
+    let service_refused = tally.service_refused;
     println!(
-        "{} changes in {:?}, each p50 {:?} p99 {:?} most {:?}; {tally:?}, none stale; of these the kernel let {passed} in and \
-         refused {denied}",
+        "{} changes in {:?}, each p50 {:?} p99 {:?} most {:?}; {tally:?}, none stale; of these the kernel let {passed} in by \
+         address and {led} by the Service, and refused {denied}, {service_refused} of them by the Service",
         took.len(),
         begun.elapsed(),
         at(50),
         at(99),
         at(100),
     );
-    // As many as changes, or this tested the agent only.
+    // As many as changes by each of the two ways, or this tested the agent only.
     let enough = f64::from(u32::try_from(changes)?);
-    ensure!(passed > enough && denied > enough, "{passed} {denied}");
+    ensure!(
+        passed > enough && led > enough,
+        "let in {passed} by address, {led} by the Service"
+    );
+    ensure!(
+        service_refused > changes && denied - f64::from(u32::try_from(service_refused)?) > enough,
+        "refused {denied}, {service_refused} of them by the Service"
+    );
     Ok(())
 }

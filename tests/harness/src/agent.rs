@@ -276,7 +276,7 @@ impl Agent {
         fs::rename(&self.access_log, &moved)?;
         let process = self.process.as_ref().context("the agent is not running")?;
         process.signal(Signal::SIGHUP)?;
-        json_lines(&fs::read_to_string(moved)?)
+        json_lines(&fs::read_to_string(moved)?, |_| true)
     }
 
     /// The access log so far; empty before the first line.
@@ -284,8 +284,16 @@ impl Agent {
     /// # Errors
     /// A whole line is not JSON.
     pub fn access_log(&self) -> Result<Vec<Value>> {
+        self.access_log_with(|_| true)
+    }
+
+    /// Those of its lines, as they are written, that are `wanted`: the others are not parsed.
+    ///
+    /// # Errors
+    /// A whole line of these is not JSON.
+    pub fn access_log_with(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Value>> {
         match fs::read_to_string(&self.access_log) {
-            Ok(text) => json_lines(&text),
+            Ok(text) => json_lines(&text, wanted),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }

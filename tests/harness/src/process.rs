@@ -104,7 +104,7 @@ impl Process {
     /// # Errors
     /// A line is not JSON.
     pub fn json(&self) -> Result<Vec<Value>> {
-        json_lines(&self.stdout()?).with_context(|| format!("output of {}", self.name))
+        json_lines(&self.stdout()?, |_| true).with_context(|| format!("output of {}", self.name))
     }
 
     /// Waits until a line of output satisfies `wanted`.
@@ -236,13 +236,15 @@ impl Drop for Process {
     }
 }
 
-/// Parses lines of JSON; a last line without its end is not whole yet and is left out.
+/// Parses the lines of JSON that are `wanted`; a last line without its end is not whole yet and is left out.
 ///
 /// # Errors
-/// A whole line is not JSON.
-pub fn json_lines(text: &str) -> Result<Vec<Value>> {
+/// A whole line of these is not JSON.
+pub fn json_lines(text: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<Value>> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let lines = whole.lines().filter(|line| !line.trim().is_empty());
+    let lines = whole
+        .lines()
+        .filter(|line| !line.trim().is_empty() && wanted(line));
     lines
         .map(|line| serde_json::from_str(line).with_context(|| format!("not JSON: {line}")))
         .collect()
@@ -253,9 +255,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_not_wanted_is_not_read() {
+        let lines = json_lines("nonsense\n{\"a\":1}\n", |line| line.contains('a')).expect("one line of JSON");
+        assert_eq!(lines, [serde_json::json!({"a": 1})]);
+    }
+
+    #[test]
     fn a_half_written_line_is_not_read() {
-        let lines = json_lines("{\"a\":1}\n{\"a\":").expect("one whole line");
+        let lines = json_lines("{\"a\":1}\n{\"a\":", |_| true).expect("one whole line");
         assert_eq!(lines.len(), 1);
-        assert!(json_lines("nonsense\n").is_err());
+        assert!(json_lines("nonsense\n", |_| true).is_err());
     }
 }
