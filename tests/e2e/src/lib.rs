@@ -4,6 +4,7 @@ pub mod authority;
 pub mod clock;
 pub mod container;
 pub mod held;
+pub mod hostile;
 pub mod succession;
 pub mod world;
 

@@ -50,7 +50,7 @@ enum Command {
     Hold(hold::Hold),
     /// Connections to several addresses, each reported.
     Knock(knock::Knock),
-    /// A connection every few milliseconds until told to stop.
+    /// Connections at a steady pace until told to stop.
     Probe(probe::Probe),
     /// Connections over which bytes go back and forth without pause until told to stop.
     Stream(stream::Stream),
