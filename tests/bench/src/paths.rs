@@ -1,21 +1,16 @@
 //! The run of paths: what a connection costs on each way through the mesh, against none at all, and whether that is within
 //! the bars.
 
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args as ClapArgs;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use tramline_harness::interrupt;
-use tramline_harness::run::{self, Which};
 
 use crate::load::{Load, PATHS};
-use crate::machine::Machine;
 use crate::pair::Place;
+use crate::results::{Begun, Results};
 use crate::rows::{Rounds, Row};
 use crate::stage::Stage;
 use crate::{screen, smoke};
@@ -39,15 +34,8 @@ pub(crate) struct Args {
     loads: Vec<String>,
 }
 
-/// The file of `--json`.
 #[derive(Debug, Serialize)]
-struct Results<'a> {
-    machine: Machine,
-    commit: &'a str,
-    /// When it began, UTC.
-    date: String,
-    profile: &'static str,
-    rounds: u32,
+struct Body {
     rows: Vec<Row>,
     bars: Vec<Bar>,
 }
@@ -68,49 +56,21 @@ struct Bar {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !run::is_root() {
-        bail!("the benchmark makes network namespaces and loads eBPF programs: it needs root");
-    }
-    interrupt::watch(screen::complain)?;
-    run::clean(Which::Crashed)?;
-    let date = OffsetDateTime::now_utc()
-        .replace_nanosecond(0)?
-        .format(&Rfc3339)?;
-    let mut machine = Machine::look();
-    screen::progress(&machine.describe());
+    let begun = Begun::with_pods()?;
     let mut stage = Stage::build(true)?;
     let rounds = smoke::measure_all(&mut stage, chosen(args), args.rounds)?;
     stage.verify()?;
     screen::progress("removing namespaces, links, cgroups and programs");
     stage.end()?;
-    machine.look_again();
     let rows: Vec<Row> = rounds
         .iter()
         .flat_map(|rounds| rounds.rows(false))
         .filter_map(renamed)
         .collect();
     let bars = rows.iter().filter_map(bar).collect();
-    let results = Results {
-        machine,
-        commit: &args.commit,
-        date,
-        profile: if cfg!(debug_assertions) {
-            "debug"
-        } else {
-            "release"
-        },
-        rounds: args.rounds,
-        rows,
-        bars,
-    };
+    let results = begun.end(&args.commit, args.rounds, Body { rows, bars });
     show(&results);
-    match &args.json {
-        None => Ok(()),
-        Some(file) => {
-            let text = serde_json::to_string_pretty(&results)?;
-            fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))
-        }
-    }
+    results.write(args.json.as_deref())
 }
 
 /// The pairs that are asked for; where nothing is named, all.
@@ -203,16 +163,12 @@ fn bar(row: &Row) -> Option<Bar> {
     })
 }
 
-fn show(results: &Results<'_>) {
-    screen::line(&results.machine.describe());
-    screen::line(&format!(
-        "commit {}, {} build, {}; medians of {} runs, the ratio of each pair to no mesh with its 95 % interval",
-        results.commit, results.profile, results.date, results.rounds
-    ));
-    if results.profile != "release" {
-        screen::line("A debug build: these figures say nothing about the mesh");
-    }
-    for row in &results.rows {
+fn show(results: &Results<'_, Body>) {
+    results.show_head(|runs| {
+        format!("medians of {runs} runs, the ratio of each pair to no mesh with its 95 % interval")
+    });
+    let Body { rows, bars } = &results.body;
+    for row in rows {
         let ratio = row.ratio_to_no_mesh.map_or_else(String::new, |ratio| {
             format!("{ratio:.2}{}", between(row.ratio_interval))
         });
@@ -222,7 +178,7 @@ fn show(results: &Results<'_>) {
         ));
     }
     screen::line("");
-    for bar in &results.bars {
+    for bar in bars {
         let verdict = if bar.held { "held  " } else { "BROKEN" };
         screen::line(&format!(
             "{verdict} {} {} {}: {} {:.2}, measured {:.2}{}",

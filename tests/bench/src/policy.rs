@@ -7,18 +7,15 @@ mod made;
 mod memory;
 mod update;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use crate::machine::Machine;
+use crate::results::{Begun, Results};
 use crate::screen;
-use crate::statistics::median;
+use crate::sized::Row;
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Args {
@@ -33,58 +30,14 @@ pub(crate) struct Args {
     rounds: u32,
 }
 
-/// One metric of one case at one size.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    pub(crate) case: &'static str,
-    /// Policies for decisions, workloads for the others.
-    pub(crate) n: u32,
-    pub(crate) metric: &'static str,
-    pub(crate) unit: &'static str,
-    /// The median of `runs`.
-    pub(crate) value: f64,
-    /// In the order in which they were taken.
-    pub(crate) runs: Vec<f64>,
-}
-
-impl Row {
-    fn new(
-        case: &'static str,
-        n: u32,
-        metric: &'static str,
-        unit: &'static str,
-        runs: Vec<f64>,
-    ) -> Result<Self> {
-        let value = median(&runs).with_context(|| format!("{case} {n} was never measured"))?;
-        Ok(Self {
-            case,
-            n,
-            metric,
-            unit,
-            value,
-            runs,
-        })
-    }
-}
-
-/// The file of `--json`.
+/// Of decisions `n` is policies, of the others workloads.
 #[derive(Debug, Serialize)]
-struct Results<'a> {
-    machine: Machine,
-    commit: &'a str,
-    /// When it began, UTC.
-    date: String,
-    profile: &'static str,
-    rounds: u32,
+struct Body {
     rows: Vec<Row>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let date = OffsetDateTime::now_utc()
-        .replace_nanosecond(0)?
-        .format(&Rfc3339)?;
-    let mut machine = Machine::look();
-    screen::progress(&machine.describe());
+    let begun = Begun::alone()?;
     let mut rows = Vec::new();
     for policies in [10, 1_000, 10_000] {
         screen::progress(&format!("decisions with {policies} policies"));
@@ -95,45 +48,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         rows.push(memory::row(workloads, args.rounds)?);
         rows.extend(update::rows(workloads, args.rounds)?);
     }
-    machine.look_again();
-    let results = Results {
-        machine,
-        commit: &args.commit,
-        date,
-        profile: if cfg!(debug_assertions) {
-            "debug"
-        } else {
-            "release"
-        },
-        rounds: args.rounds,
-        rows,
-    };
+    let results = begun.end(&args.commit, args.rounds, Body { rows });
     show(&results);
-    args.json.as_deref().map_or(Ok(()), |file| write(file, &results))
+    results.write(args.json.as_deref())
 }
 
-fn show(results: &Results<'_>) {
-    screen::line(&results.machine.describe());
-    screen::line(&format!(
-        "commit {}, {} build, {}; median (lowest..highest) of {} runs",
-        results.commit, results.profile, results.date, results.rounds
-    ));
-    if results.profile != "release" {
-        screen::line("A debug build: these figures say nothing about the mesh");
-    }
-    for row in &results.rows {
-        let low = row.runs.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = row.runs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+fn show(results: &Results<'_, Body>) {
+    results.show_head(|runs| format!("median (lowest..highest) of {runs} runs"));
+    for row in &results.body.rows {
         screen::line(&format!(
-            "{:<20} n = {:<7} {:>12.1} {:<9} ({low:.1}..{high:.1})",
-            row.case, row.n, row.value, row.unit
+            "{:<20} n = {:<7} {:>12.1} {:<9} {}",
+            row.case,
+            row.n,
+            row.value,
+            row.unit,
+            row.spread()
         ));
     }
-}
-
-fn write(file: &Path, results: &Results<'_>) -> Result<()> {
-    let text = serde_json::to_string_pretty(results)?;
-    fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))
 }
 
 #[cfg(test)]

@@ -7,22 +7,17 @@ mod made;
 mod memory;
 mod world;
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use tramline_harness::interrupt;
-use tramline_harness::run::{self, Which};
 
 use self::world::{Figures, World};
-use crate::machine::Machine;
+use crate::results::{Begun, Results};
 use crate::screen;
-use crate::statistics::median;
+use crate::sized::Row;
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Args {
@@ -86,68 +81,20 @@ const AXES: [Axis; 3] = [
 /// The second size of each axis in a quick run, and its last.
 const QUICK: u32 = 200;
 
-/// One metric at one size of one axis.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    /// The axis.
-    pub(crate) case: &'static str,
-    pub(crate) n: u32,
-    pub(crate) metric: &'static str,
-    pub(crate) unit: &'static str,
-    /// The median of `runs`.
-    pub(crate) value: f64,
-    /// In the order in which they were taken.
-    pub(crate) runs: Vec<f64>,
-}
-
-/// The file of `--json`.
+/// The case of a row is its axis.
 #[derive(Debug, Serialize)]
-struct Results<'a> {
-    machine: Machine,
-    commit: &'a str,
-    /// When it began, UTC.
-    date: String,
-    profile: &'static str,
-    rounds: u32,
+struct Body {
     base: Size,
     rows: Vec<Row>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !run::is_root() {
-        bail!("the benchmark makes network namespaces and loads eBPF programs: it needs root");
-    }
-    interrupt::watch(screen::complain)?;
-    run::clean(Which::Crashed)?;
-    let date = OffsetDateTime::now_utc()
-        .replace_nanosecond(0)?
-        .format(&Rfc3339)?;
-    let mut machine = Machine::look();
-    screen::progress(&machine.describe());
+    let begun = Begun::with_pods()?;
     let rounds = if args.quick { 1 } else { args.rounds };
     let rows = measure(rounds, args.quick)?;
-    machine.look_again();
-    let results = Results {
-        machine,
-        commit: &args.commit,
-        date,
-        profile: if cfg!(debug_assertions) {
-            "debug"
-        } else {
-            "release"
-        },
-        rounds,
-        base: BASE,
-        rows,
-    };
+    let results = begun.end(&args.commit, rounds, Body { base: BASE, rows });
     show(&results);
-    match &args.json {
-        None => Ok(()),
-        Some(file) => {
-            let text = serde_json::to_string_pretty(&results)?;
-            fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))
-        }
-    }
+    results.write(args.json.as_deref())
 }
 
 fn measure(rounds: u32, quick: bool) -> Result<Vec<Row>> {
@@ -181,52 +128,30 @@ fn measure(rounds: u32, quick: bool) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-impl Row {
-    pub(crate) fn new(
-        case: &'static str,
-        n: u32,
-        metric: &'static str,
-        unit: &'static str,
-        runs: Vec<f64>,
-    ) -> Result<Self> {
-        let value = median(&runs).with_context(|| format!("{case} {n}: {metric} was never measured"))?;
-        Ok(Self {
-            case,
-            n,
-            metric,
-            unit,
-            value,
-            runs,
-        })
-    }
-}
-
-fn show(results: &Results<'_>) {
-    screen::line(&results.machine.describe());
+fn show(results: &Results<'_, Body>) {
+    let Body { base, rows } = &results.body;
     let Size {
         pods,
         policies,
         workloads,
-    } = results.base;
-    screen::line(&format!(
-        "commit {}, {} build, {}; median (lowest..highest) of {} runs; base: {pods} pods' entries, {policies} policies, \
-         {workloads} workloads",
-        results.commit, results.profile, results.date, results.rounds
-    ));
-    if results.profile != "release" {
-        screen::line("A debug build: these figures say nothing about the mesh");
-    }
-    for row in &results.rows {
-        let low = row.runs.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = row.runs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    } = base;
+    results.show_head(|runs| {
+        format!(
+            "median (lowest..highest) of {runs} runs; base: {pods} pods' entries, {policies} policies, {workloads} workloads"
+        )
+    });
+    for row in rows {
         screen::line(&format!(
-            "{:<10} n = {:<7} {:<24} {:>10.1} {:<4} ({low:.1}..{high:.1})",
-            row.case, row.n, row.metric, row.value, row.unit
+            "{:<10} n = {:<7} {:<24} {:>10.1} {:<4} {}",
+            row.case,
+            row.n,
+            row.metric,
+            row.value,
+            row.unit,
+            row.spread()
         ));
     }
-    charts::of(&results.rows)
-        .iter()
-        .for_each(|chart| screen::line(chart));
+    charts::of(rows).iter().for_each(|chart| screen::line(chart));
 }
 
 #[cfg(test)]

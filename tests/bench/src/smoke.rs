@@ -1,20 +1,15 @@
 //! The smoke run: every load on every path, no mesh and mesh by turns, for about two minutes.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use tramline_harness::interrupt;
-use tramline_harness::run::{self, Which};
 
 use crate::load::{Load, SMOKE};
-use crate::machine::Machine;
 use crate::pair::{Place, Side};
+use crate::results::{Begun, Results};
 use crate::rows::{Figure, Rounds, Row};
 use crate::stage::Stage;
 use crate::{screen, table};
@@ -35,16 +30,8 @@ pub(crate) struct Args {
     control: bool,
 }
 
-/// The file of `--json`.
 #[derive(Debug, Serialize)]
-struct Results<'a> {
-    machine: Machine,
-    commit: &'a str,
-    /// When it began, UTC.
-    date: String,
-    /// How load generator and, beside it, the agent were built.
-    profile: &'static str,
-    rounds: u32,
+struct Body {
     control: bool,
     /// Connections of the mesh's side, each counted by the agent of the client's node too.
     connections_counted_by_agent: u64,
@@ -52,32 +39,13 @@ struct Results<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if !run::is_root() {
-        bail!("the benchmark makes network namespaces and loads eBPF programs: it needs root");
-    }
-    interrupt::watch(screen::complain)?;
-    run::clean(Which::Crashed)?;
-    let date = OffsetDateTime::now_utc()
-        .replace_nanosecond(0)?
-        .format(&Rfc3339)?;
-    let mut machine = Machine::look();
-    screen::progress(&machine.describe());
+    let begun = Begun::with_pods()?;
     let mut stage = Stage::build(!args.control)?;
     let rounds = measure(&mut stage, args.rounds)?;
     let counted = stage.verify()?;
     screen::progress("removing namespaces, links, cgroups and programs");
     stage.end()?;
-    machine.look_again();
-    let results = Results {
-        machine,
-        commit: &args.commit,
-        date,
-        profile: if cfg!(debug_assertions) {
-            "debug"
-        } else {
-            "release"
-        },
-        rounds: args.rounds,
+    let body = Body {
         control: args.control,
         connections_counted_by_agent: counted,
         rows: rounds
@@ -85,8 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .flat_map(|rounds| rounds.rows(args.control))
             .collect(),
     };
+    let results = begun.end(&args.commit, args.rounds, body);
     show(&results);
-    args.json.as_deref().map_or(Ok(()), |file| write(file, &results))
+    results.write(args.json.as_deref())
 }
 
 fn measure(stage: &mut Stage, rounds: u32) -> Result<Vec<Rounds>> {
@@ -120,24 +89,14 @@ pub(crate) fn measure_all(
     Ok(all.into_iter().map(|(rounds, _)| rounds).collect())
 }
 
-fn show(results: &Results<'_>) {
-    screen::line(&results.machine.describe());
-    screen::line(&format!(
-        "commit {}, {} build, {}; median (lowest..highest) of {} runs, ratio of mesh to no mesh within pairs",
-        results.commit, results.profile, results.date, results.rounds
-    ));
-    if results.control {
+fn show(results: &Results<'_, Body>) {
+    results.show_head(|runs| {
+        format!("median (lowest..highest) of {runs} runs, ratio of mesh to no mesh within pairs")
+    });
+    if results.body.control {
         screen::line("CONTROL: no agent runs, the side called mesh has none either");
     }
-    if results.profile != "release" {
-        screen::line("A debug build: these figures say nothing about the mesh");
-    }
-    table::lines(&results.rows)
+    table::lines(&results.body.rows)
         .iter()
         .for_each(|line| screen::line(line));
-}
-
-fn write(file: &Path, results: &Results<'_>) -> Result<()> {
-    let text = serde_json::to_string_pretty(results)?;
-    fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))
 }
