@@ -201,3 +201,71 @@ fn without_a_last_good_configuration_the_pods_stay_closed() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn an_emptied_directory_is_as_a_broken_one() -> Result<()> {
+    if !tramline_e2e::ready() {
+        return Ok(());
+    }
+    let mut stage = Stage::new("emptied")?;
+    let _process = stage.mesh.net.serve(&stage.server, "server --port 5000")?;
+    ensure!(
+        stage.let_in()? == [true, false, false],
+        "before anything is missing"
+    );
+
+    // As a sync tool does, or a volume that is mounted anew.
+    let full = stage.mesh.config.dir().to_owned();
+    let aside = full.with_extension("aside");
+    fs::rename(&full, &aside)?;
+    fs::create_dir(&full)?;
+    let said = format!("{}: holds no manifest ", full.display());
+    let refused = |status: &Value| {
+        let problem = status["config_problems"][0].as_str();
+        problem.is_some_and(|problem| problem.starts_with(&said))
+    };
+    let status = stage.wait_status("the empty directory to be refused", refused)?;
+    ensure!(
+        status["config_errors"] == 1 && status["config_from"] == "directory" && status["ready"] == true,
+        "{status}"
+    );
+    ensure!(stage.let_in()? == [true, false, false], "emptied");
+
+    // An agent that starts before it is filled again goes on with what was good.
+    stage.begin_again()?;
+    stage.mesh.agents[0].wait_ready()?;
+    let status = stage.wait_status("all pods to be enrolled", |status| status["enrolled"] == 3)?;
+    ensure!(
+        status["config_from"] == "last_good" && refused(&status),
+        "{status}"
+    );
+    ensure!(
+        stage.let_in()? == [true, false, false],
+        "started beside an empty directory"
+    );
+
+    // And without anything good nobody is released.
+    fs::remove_file(stage.kept()?)?;
+    stage.begin_again()?;
+    let status = stage.wait_status("the empty directory to be refused", refused)?;
+    ensure!(
+        status["ready"] == false && status["config_from"] == "nothing",
+        "{status}"
+    );
+    let ready = stage.mesh.agent(1)?.get("/readyz?verbose")?.body;
+    ensure!(
+        ready.contains("[-]configuration failed: ") && ready.contains(&said),
+        "{ready}"
+    );
+    ensure!(
+        stage.let_in()? == [false; 3],
+        "nothing good, and somebody is let in"
+    );
+
+    fs::remove_dir(&full)?;
+    fs::rename(&aside, &full)?;
+    stage.mesh.agents[0].wait_ready()?;
+    stage.wait_status("all pods to be enrolled", |status| status["enrolled"] == 3)?;
+    ensure!(stage.let_in()? == [true, false, false], "filled again");
+    Ok(())
+}

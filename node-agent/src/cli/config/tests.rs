@@ -50,6 +50,28 @@ fn a_good_directory_ends_with_0_and_a_bad_one_with_1() {
 }
 
 #[test]
+fn a_directory_without_a_manifest_is_not_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(exit(&["validate"], dir.path()), Err(Exit::Failure));
+    assert_eq!(exit(&["print"], dir.path()), Err(Exit::Failure));
+    assert_eq!(
+        super::text(&offline::validate(dir.path(), &settings())),
+        format!(
+            "{}: holds no manifest (*.yaml, *.yml, *.json); to have nothing in the mesh on purpose, put a manifest \
+             there that has no object, such as an empty file none.yaml\n\
+             not valid: 0 files, 1 error; an agent would refuse all of it\n",
+            dir.path().display()
+        )
+    );
+    fs::write(dir.path().join("none.yaml"), "").unwrap();
+    assert_eq!(exit(&["validate"], dir.path()), Ok(()));
+    assert_eq!(
+        super::text(&offline::validate(dir.path(), &settings())),
+        "valid: 1 file, nothing in it\n"
+    );
+}
+
+#[test]
 fn a_validation_says_everything_at_once() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.yaml"), POD).unwrap();

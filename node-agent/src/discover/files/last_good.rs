@@ -44,6 +44,9 @@ pub(super) enum Unusable {
     Damaged { path: PathBuf, what: &'static str },
     #[error("{path} is of version {version}, this agent reads {VERSION}; it is not used")]
     OtherVersion { path: PathBuf, version: String },
+    /// Agents used to take an empty directory.
+    #[error("{path} holds no manifest; it is not used")]
+    Empty { path: PathBuf },
 }
 
 impl LastGood {
@@ -111,6 +114,10 @@ impl LastGood {
             return Err(damaged("its checksum is another"));
         }
         let contents = unpack(body).ok_or_else(|| damaged("its files do not add up"))?;
+        if contents.is_empty() {
+            let path = self.path.clone();
+            return Err(Unusable::Empty { path });
+        }
         let since = UNIX_EPOCH.checked_add(since).ok_or_else(|| damaged("no time"))?;
         Ok(Kept { contents, since })
     }
@@ -222,6 +229,17 @@ mod tests {
         fs::write(&kept.path, later).unwrap();
         let error = kept.load().unwrap_err().to_string();
         assert!(error.contains("is of version 2, this agent reads 1"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_not_a_configuration_to_come_back_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = LastGood::new(dir.path(), "default");
+        kept.keep(&Contents::new(Vec::new())).unwrap();
+        assert!(matches!(kept.load(), Err(Unusable::Empty { .. })));
+        kept.keep(&Contents::new(vec![("none.yaml".into(), Vec::new())]))
+            .unwrap();
+        assert_eq!(kept.load().unwrap().contents.files().count(), 1);
     }
 
     #[test]

@@ -15,6 +15,9 @@ const MAX_ENTRIES: usize = 65_536;
 /// The link that kubelet swaps when it projects a ConfigMap: everything beside it points through it.
 const PROJECTION: &str = "..data";
 const PROJECTION_TRIES: usize = 5;
+/// What is said of a directory that says nothing.
+const NO_MANIFEST: &str = "holds no manifest (*.yaml, *.yml, *.json); to have nothing in the mesh on purpose, put a \
+                           manifest there that has no object, such as an empty file none.yaml";
 
 /// The files of a directory, sorted by name.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +28,11 @@ impl Contents {
     pub(super) fn new(mut files: Vec<(String, Vec<u8>)>) -> Self {
         files.sort();
         Self(files)
+    }
+
+    /// Whether there is no file at all, which no directory that is taken can be.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
@@ -43,7 +51,7 @@ impl Contents {
     }
 }
 
-/// Reads every manifest of a directory.
+/// Reads every manifest of a directory; one without any is an error.
 pub(super) fn directory(dir: &Path) -> Result<Contents, ConfigErrors> {
     for _ in 0..PROJECTION_TRIES {
         let before = projection(dir);
@@ -70,7 +78,7 @@ fn read_all(dir: &Path) -> Result<Contents, ConfigErrors> {
             format!("cannot be read: {error}"),
         ))
     };
-    let too_much = |what: String| ConfigErrors::from(ConfigError::at(dir.display().to_string(), what));
+    let of_all = |what: String| ConfigErrors::from(ConfigError::at(dir.display().to_string(), what));
     let mut names = Vec::new();
     for (count, entry) in fs::read_dir(dir)
         .map_err(|error| cannot(dir, &error))?
@@ -78,7 +86,7 @@ fn read_all(dir: &Path) -> Result<Contents, ConfigErrors> {
     {
         let name = entry.map_err(|error| cannot(dir, &error))?.file_name();
         if count >= MAX_ENTRIES {
-            return Err(too_much(format!("holds more than {MAX_ENTRIES} entries")));
+            return Err(of_all(format!("holds more than {MAX_ENTRIES} entries")));
         }
         if let Some(name) = name
             .to_str()
@@ -88,7 +96,7 @@ fn read_all(dir: &Path) -> Result<Contents, ConfigErrors> {
         }
     }
     if names.len() > MAX_FILES {
-        return Err(too_much(format!("holds more than {MAX_FILES} manifests")));
+        return Err(of_all(format!("holds more than {MAX_FILES} manifests")));
     }
     let (mut files, mut total, mut wrong) = (Vec::with_capacity(names.len()), 0, Vec::new());
     for name in names {
@@ -97,7 +105,7 @@ fn read_all(dir: &Path) -> Result<Contents, ConfigErrors> {
             Ok(bytes) => {
                 total += bytes.len();
                 if total > MAX_TOTAL_BYTES {
-                    return Err(too_much(format!(
+                    return Err(of_all(format!(
                         "holds more than {} MiB of manifests",
                         MAX_TOTAL_BYTES >> 20
                     )));
@@ -109,11 +117,15 @@ fn read_all(dir: &Path) -> Result<Contents, ConfigErrors> {
             Err(error) => wrong.push(ConfigError::at(name, unreadable(&error))),
         }
     }
-    if wrong.is_empty() {
-        Ok(Contents::new(files))
-    } else {
-        Err(ConfigErrors::new(wrong))
+    if !wrong.is_empty() {
+        return Err(ConfigErrors::new(wrong));
     }
+    // A volume that is not filled yet, or was emptied for a moment, looks like this. Taken for a mesh without anything in
+    // it, every pod would be released and every policy dropped.
+    if files.is_empty() {
+        return Err(of_all(NO_MANIFEST.to_owned()));
+    }
+    Ok(Contents::new(files))
 }
 
 fn unreadable(error: &io::Error) -> String {
