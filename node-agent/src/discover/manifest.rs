@@ -1,12 +1,14 @@
 //! From the bytes of one file to objects of the core: syntax, types and fields; no IO.
 //!
-//! Of core kinds only the fields that matter are read and the many others are left alone; where a value would mean
+//! Of core kinds only the fields that matter are read and the many others are left alone, unless they are almost one that
+//! matters; where a value would mean
 //! something the mesh does not do (`ExternalName`), it is refused. Of policies every field has to
 //! be known: one that is skipped may be the one that shuts the door.
 
 mod bounds;
 mod document;
 mod meta;
+mod misspelt;
 mod peer_authentication;
 mod place;
 mod pod;
@@ -23,6 +25,7 @@ use tramline_core::object::{Kind, ObjectError, Objects};
 
 use self::bounds::Refused;
 use self::document::{DocumentSeed, Head, Item, Sniff, Wrong};
+use self::misspelt::Misspelt;
 pub use self::place::locate;
 use super::{ConfigError, ConfigErrors};
 
@@ -156,8 +159,8 @@ struct Flaw {
 
 impl Document<'_> {
     fn read(&self, nodes: &mut bounds::Budget, objects: &mut Objects, errors: &mut Vec<ConfigError>) {
-        // Three passes over the same text: bounds first, since everything after it trusts them; then the kinds, which
-        // say how to read; then the objects.
+        // Passes over the same text: bounds first, since everything after it trusts them; then the kinds, which say how to
+        // read; then what is misspelt, and the objects.
         if let Err(flaw) = self.pass(&mut *nodes) {
             let Some(Refused { problem, of_field }) = nodes.take_refused() else {
                 return errors.push(self.unreadable(&flaw));
@@ -191,6 +194,16 @@ impl Document<'_> {
                 return errors.push(self.refused(Some(&head), flaw, |path| (Some(path.to_owned()), problem)));
             }
         };
+        let misspelt = Misspelt {
+            kinds: &kinds,
+            list: head.is_list(),
+        };
+        // Before the objects, which would lack what is misspelt.
+        if misspelt.is_needed()
+            && let Err(flaw) = self.pass(misspelt)
+        {
+            return errors.push(by_shape(flaw, Some(&head)));
+        }
         let seed = DocumentSeed {
             kinds: &kinds,
             list: head.is_list(),

@@ -195,6 +195,12 @@ fn netns(pod: &Pod, errors: &mut Vec<ObjectError>) -> Option<Arc<str>> {
         ));
         return None;
     }
+    // No agent would enrol the pod: each would take it for another node's.
+    if pod.node.is_empty() {
+        let problem = format!("is required beside {NETNS}: the path is one on the pod's own node");
+        errors.push(ObjectError::new(&pod.meta.object, "spec.nodeName", problem));
+        return None;
+    }
     Some(path.clone())
 }
 

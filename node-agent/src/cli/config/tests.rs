@@ -101,7 +101,7 @@ spec:
     fs::write(dir.path().join("p.yaml"), policy.replace("methods", "method")).unwrap();
     assert_eq!(
         super::text(&offline::validate(dir.path(), &settings())),
-        "b.yaml:1: Pod demo/b: spec: is required\n\
+        "b.yaml:4: Pod demo/b (line 1): spce: is not a field; did you mean `spec`?\n\
          p.yaml:7: AuthorizationPolicy demo/p (line 1): spec.rules[0].to[0].operation.method: is not a field; \
          did you mean `methods`?\n\
          not valid: 3 files, 2 errors; an agent would refuse all of it\n"

@@ -128,6 +128,20 @@ const ROWS: &[(&str, Bad, &str)] = &[
         "x.yaml:5: Namespace b (line 1): metadata.lables: is not a field; did you mean `labels`?",
     ),
     (
+        "a misspelt field of a core kind",
+        Bad::Yaml(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  clusterIP: 10.96.0.1\n  internalTraficPolicy: Local\n  ports: [{port: 80, appProtocol: http}]\n",
+        ),
+        "x.yaml:6: Service default/s (line 1): spec.internalTraficPolicy: is not a field; did you mean `internalTrafficPolicy`?",
+    ),
+    (
+        "a network namespace of no node",
+        Bad::Yaml(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: b\n  annotations: {tramline.dev/netns: /run/netns/b}\nspec:\n  containers: []\n",
+        ),
+        "x.yaml:6: Pod default/b (line 1): spec.nodeName: is required beside tramline.dev/netns: the path is one on the pod's own node",
+    ),
+    (
         "a pod without spec",
         Bad::Yaml("apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nstatus: {podIP: 10.0.0.2}\n"),
         "x.yaml:1: Pod default/b: spec: is required",

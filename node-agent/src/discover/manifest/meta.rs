@@ -10,6 +10,8 @@ use tramline_core::object::{
     Created, Kind, Meta, Namespace, Node, ObjectError, ObjectRef, Owner, ServiceAccount,
 };
 
+use super::misspelt::Level;
+
 /// `metadata` as every kind has it. A field that Kubernetes does not have is an error: with `namespce: prod` the policy
 /// would hold in `default`.
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +49,13 @@ struct OwnerReference {
     name: Arc<str>,
     controller: Option<bool>,
 }
+
+/// Unknown fields are refused while it is read; those of `ownerReferences` are not.
+pub(super) static METADATA: Level = Level::new::<Metadata>(&[("ownerReferences", &OWNER_REFERENCE)]);
+static OWNER_REFERENCE: Level = Level::new::<OwnerReference>(&[]);
+/// `spec` and `status` of these are not read.
+pub(super) static NAMED: Level = Level::new::<NamespaceManifest>(&[("metadata", &METADATA)]);
+pub(super) static SERVICE_ACCOUNT: Level = Level::new::<ServiceAccountManifest>(&[("metadata", &METADATA)]);
 
 impl Metadata {
     /// The core's metadata. Without a namespace an object is in `default`, as with kubectl.

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use tramline_core::object::{Kind, ObjectError, ObjectRef, Pod};
 use tramline_core::workload::ContainerPort;
 
-use super::meta::Metadata;
+use super::meta::{METADATA, Metadata};
+use super::misspelt::Level;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct PodManifest {
@@ -24,6 +25,8 @@ pub(super) struct PodManifest {
 struct Spec {
     node_name: Option<Arc<str>>,
     service_account_name: Option<Arc<str>>,
+    /// What it was called before; the API server fills in both.
+    service_account: Option<Arc<str>>,
     host_network: Option<bool>,
     containers: Option<Vec<Container>>,
     /// Among them sidecars (`restartPolicy: Always`), whose ports are a pod's like any other's.
@@ -66,6 +69,15 @@ struct Condition {
     status: String,
 }
 
+pub(super) static POD: Level =
+    Level::new::<PodManifest>(&[("metadata", &METADATA), ("spec", &SPEC), ("status", &STATUS)]);
+static SPEC: Level = Level::new::<Spec>(&[("containers", &CONTAINER), ("initContainers", &CONTAINER)]);
+static CONTAINER: Level = Level::new::<Container>(&[("ports", &PORT)]);
+static PORT: Level = Level::new::<Port>(&[]);
+static STATUS: Level = Level::new::<Status>(&[("podIPs", &POD_IP), ("conditions", &CONDITION)]);
+static POD_IP: Level = Level::new::<PodIp>(&[]);
+static CONDITION: Level = Level::new::<Condition>(&[]);
+
 impl PodManifest {
     pub(super) fn into_pod(self, origin: &Arc<str>, errors: &mut Vec<ObjectError>) -> Option<Pod> {
         let (deleting, owner) = (self.metadata.is_deleting(), self.metadata.controller());
@@ -102,7 +114,10 @@ impl PodManifest {
             deleting,
             owner,
             node: spec.node_name.unwrap_or_default(),
-            service_account: spec.service_account_name.filter(|name| !name.is_empty()),
+            service_account: [spec.service_account_name, spec.service_account]
+                .into_iter()
+                .flatten()
+                .find(|name| !name.is_empty()),
             host_network: spec.host_network.unwrap_or_default(),
             ports,
             ended,

@@ -13,7 +13,8 @@ use tramline_core::object::{
 use tramline_core::route::affinity;
 use tramline_core::service::{Distribution, Hints, Readiness};
 
-use super::meta::Metadata;
+use super::meta::{METADATA, Metadata};
+use super::misspelt::Level;
 use super::pod::{address, is_tcp};
 
 #[derive(Debug, Deserialize)]
@@ -73,6 +74,18 @@ enum Target {
     Number(u16),
     Name(Arc<str>),
 }
+
+pub(super) static SERVICE: Level = Level::new::<ServiceManifest>(&[("metadata", &METADATA), ("spec", &SPEC)]);
+static SPEC: Level = Level::among::<Spec>(
+    &["externalTrafficPolicy"],
+    &[
+        ("ports", &PORT),
+        ("sessionAffinityConfig", &SESSION_AFFINITY_CONFIG),
+    ],
+);
+static PORT: Level = Level::new::<Port>(&[]);
+static SESSION_AFFINITY_CONFIG: Level = Level::new::<SessionAffinityConfig>(&[("clientIP", &CLIENT_IP)]);
+static CLIENT_IP: Level = Level::new::<ClientIpConfig>(&[]);
 
 impl ServiceManifest {
     pub(super) fn into_service(
@@ -290,6 +303,17 @@ struct SlicePortManifest {
     protocol: Option<String>,
     port: Option<u16>,
 }
+
+pub(super) static ENDPOINT_SLICE: Level = Level::new::<EndpointSliceManifest>(&[
+    ("metadata", &METADATA),
+    ("endpoints", &ENDPOINT),
+    ("ports", &SLICE_PORT),
+]);
+static ENDPOINT: Level = Level::new::<EndpointManifest>(&[("conditions", &CONDITIONS), ("hints", &HINTS)]);
+static CONDITIONS: Level = Level::new::<Conditions>(&[]);
+static HINTS: Level = Level::new::<HintsManifest>(&[("forZones", &NAMED), ("forNodes", &NAMED)]);
+static NAMED: Level = Level::new::<Named>(&[]);
+static SLICE_PORT: Level = Level::new::<SlicePortManifest>(&[]);
 
 impl EndpointSliceManifest {
     pub(super) fn into_slice(

@@ -2,6 +2,8 @@
 
 /// Longer names are somebody's data, not a misspelt field.
 const MAX_LENGTH: usize = 64;
+/// Names in which two other characters make another word.
+const SHORT: usize = 5;
 
 /// The known name closest to `name`, if it is close: one change in three characters, at most three, however it is
 /// capitalised.
@@ -19,6 +21,24 @@ pub(super) fn closest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
         .map(|(_, known)| known)
 }
 
+/// The known name that `name` almost is: but for upper and lower case, for two characters, or, where either is short, for one.
+pub(super) fn near<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    if name.len() > MAX_LENGTH {
+        return None;
+    }
+    let lower = name.to_lowercase();
+    let allowed = |known: &str| {
+        let shorter = name.chars().count().min(known.len());
+        if shorter <= SHORT { 1 } else { 2 }
+    };
+    known
+        .iter()
+        .map(|known| (strsim::osa_distance(&lower, &known.to_lowercase()), *known))
+        .filter(|(distance, known)| *distance <= allowed(known))
+        .min()
+        .map(|(_, known)| known)
+}
+
 /// `what`, with the name that was probably meant or else all that could be.
 pub(super) fn not_one_of(what: &str, name: &str, known: &[&str]) -> String {
     match (closest(name, known), known) {
@@ -30,7 +50,7 @@ pub(super) fn not_one_of(what: &str, name: &str, known: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::closest;
+    use super::{closest, near};
 
     #[test]
     fn what_is_close_is_found_and_what_is_not_is_not() {
@@ -48,5 +68,29 @@ mod tests {
             assert_eq!(closest(name, &known), meant, "{name}");
         }
         assert_eq!(closest(&"principals".repeat(9), &known), None);
+    }
+
+    #[test]
+    fn what_is_near_is_always_what_would_be_suggested() {
+        let known = ["nodeName", "ready", "ip", "internalTrafficPolicy"];
+        for (name, meant) in [
+            ("nodename", Some("nodeName")),
+            ("nodNaem", Some("nodeName")),
+            ("nodeNa", Some("nodeName")),
+            ("nodeN", None),
+            ("redy", Some("ready")),
+            ("rdy", None),
+            ("IP", Some("ip")),
+            ("ips", Some("ip")),
+            ("ipv6", None),
+            ("nternaltraficpolicy", Some("internalTrafficPolicy")),
+            ("ternaltraficpolicy", None),
+            ("", None),
+        ] {
+            assert_eq!(near(name, &known), meant, "{name}");
+            if let Some(meant) = meant {
+                assert_eq!(closest(name, &[meant]), Some(meant), "{name}");
+            }
+        }
     }
 }

@@ -102,6 +102,24 @@ fn a_pod_without_conditions_or_uid_is_ready_and_named() {
 }
 
 #[test]
+fn a_service_account_may_have_its_old_name() {
+    let account = |spec: &str| {
+        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {spec}\n");
+        good(&text).pods[0].service_account.clone()
+    };
+    assert_eq!(account("{serviceAccount: bill}").as_deref(), Some("bill"));
+    assert_eq!(
+        account("{serviceAccount: old, serviceAccountName: new}").as_deref(),
+        Some("new")
+    );
+    assert_eq!(
+        account("{serviceAccount: bill, serviceAccountName: \"\"}").as_deref(),
+        Some("bill")
+    );
+    assert_eq!(account("{}"), None);
+}
+
+#[test]
 fn several_documents_keep_their_lines() {
     let text = "# about\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n--- # next\n\n# b\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n---\n";
     let objects = good(text);
