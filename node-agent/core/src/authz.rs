@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use decision::{AllowedBy, Decision, DeniedBy, PolicyRule};
 pub use explain::{Clause, Explanation, FieldStep, MtlsStep, PolicyStep, RuleStep, Scope, explain};
+pub(crate) use matcher::unmapped;
 pub use matcher::{IpMatch, PatternError, ServiceAccountMatch, StringMatch};
 pub use overview::{ConditionOverview, PolicyOverview, overview};
 pub use policy::{

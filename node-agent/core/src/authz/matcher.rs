@@ -203,6 +203,9 @@ impl fmt::Display for ServiceAccountMatch {
     }
 }
 
+/// Bits of `::ffff:0:0/96`, RFC 4291 section 2.5.5.2.
+const MAPPED: u8 = 96;
+
 /// One address or range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpMatch(IpNet);
@@ -214,11 +217,12 @@ impl IpMatch {
     /// Anything else, and ranges with bits set outside the prefix.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let net = match text.parse::<IpAddr>() {
-            Ok(address) => IpNet::from(address.to_canonical()),
+            Ok(address) => IpNet::from(address),
             Err(_) => text
                 .parse::<IpNet>()
                 .map_err(|_| PatternError::NotAnIpBlock(text.into()))?,
         };
+        let net = unmapped(net);
         if net.trunc() != net {
             return Err(PatternError::HostBits(text.into(), net.trunc()));
         }
@@ -243,6 +247,17 @@ impl fmt::Display for IpMatch {
             write!(f, "{}", self.0)
         }
     }
+}
+
+/// A range of IPv4-mapped addresses as the IPv4 range that it is: no peer has an address of that form here. A wider one, such as
+/// `::/0`, stays one of IPv6 alone, as in Envoy and ztunnel.
+pub(crate) fn unmapped(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    v6.addr()
+        .to_ipv4_mapped()
+        .zip(v6.prefix_len().checked_sub(MAPPED))
+        .and_then(|(address, prefix)| IpNet::new(address.into(), prefix).ok())
+        .unwrap_or(net)
 }
 
 /// Reads the port of an operation or condition.

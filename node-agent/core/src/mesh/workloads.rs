@@ -135,8 +135,9 @@ fn is_enrolled(pod: &Pod, namespace_labels: Option<&Labels>) -> bool {
 fn exclusions(pod: &Pod, errors: &mut Vec<ObjectError>) -> CaptureExclusions {
     let port = |text: &str| crate::authz::Operation::port(text).map_err(|error| error.to_string());
     let range = |text: &str| {
-        let range =
-            IpNet::from_str(text).map_err(|_| format!("`{text}` is not a CIDR range such as 10.0.0.0/8"))?;
+        let range = IpNet::from_str(text)
+            .map(crate::authz::unmapped)
+            .map_err(|_| format!("`{text}` is not a CIDR range such as 10.0.0.0/8"))?;
         if range.trunc() == range {
             Ok(range)
         } else {

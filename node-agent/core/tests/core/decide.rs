@@ -388,6 +388,18 @@ fn ip_blocks_are_addresses_or_ranges_of_one_family() {
         (any(vec![block("10.9.0.1")]), "10.9.0.1", true),
         (any(vec![block("10.9.0.1")]), "10.9.0.2", false),
         (any(vec![block("10.9.0.1")]), "::ffff:10.9.0.1", true),
+        (any(vec![block("::ffff:10.9.0.0/112")]), "10.9.255.1", true),
+        (any(vec![block("::ffff:10.9.0.0/112")]), "10.10.0.1", false),
+        (any(vec![block("::ffff:a09:0/112")]), "::ffff:10.9.0.1", true),
+        (any(vec![block("::ffff:10.9.0.1/128")]), "10.9.0.1", true),
+        (any(vec![block("::ffff:0:0/96")]), "10.9.0.1", true),
+        (any(vec![block("::ffff:0:0/96")]), "fd00:9::7", false),
+        (none(vec![block("::ffff:10.0.0.0/104")]), "10.9.0.1", false),
+        // Wider than the mapped addresses: of IPv6, as Envoy and ztunnel compare.
+        (any(vec![block("::/0")]), "fd00:9::7", true),
+        (any(vec![block("::/0")]), "10.9.0.1", false),
+        (any(vec![block("::/0")]), "::ffff:10.9.0.1", false),
+        (any(vec![block("::/95")]), "10.9.0.1", false),
         (any(vec![block("fd00:9::/64")]), "fd00:9::7", true),
         (any(vec![block("0.0.0.0/0")]), "fd00:9::7", false),
         (
@@ -409,6 +421,31 @@ fn ip_blocks_are_addresses_or_ranges_of_one_family() {
         let decision = ask(&mesh, "demo/web", None, from, "10.0.0.1:8080");
         assert_eq!(decision.is_allow(), matches, "{list:?} {from}");
     }
+}
+
+#[test]
+fn a_deny_by_mapped_addresses_denies() {
+    let denied = |text: &str, from: &str| {
+        let rule = Rule {
+            from: vec![Source {
+                ip_blocks: any(vec![IpMatch::parse(text).unwrap()]),
+                ..Source::default()
+            }],
+            ..Rule::default()
+        };
+        let mesh = mesh(vec![policy("demo", "p", Action::Deny, None, vec![rule])]);
+        !ask(&mesh, "demo/web", None, from, "10.0.0.1:8080").is_allow()
+    };
+    assert!(denied("::ffff:10.0.0.0/104", "10.9.0.1"));
+    assert!(!denied("::ffff:10.0.0.0/104", "11.0.0.1"));
+    assert_eq!(
+        IpMatch::parse("::ffff:10.0.0.0/104").unwrap().to_string(),
+        "10.0.0.0/8"
+    );
+    assert_eq!(
+        IpMatch::parse("::ffff:10.0.0.1/104").unwrap_err().to_string(),
+        "`::ffff:10.0.0.1/104`: bits outside the prefix are set; did you mean `10.0.0.0/8`?"
+    );
 }
 
 #[test]

@@ -61,7 +61,10 @@ fn annotations_bind_and_exclude() {
         ("tramline.dev/netns", "/run/netns/a"),
         ("tramline.dev/exclude-outbound-ports", "53, 9100"),
         ("tramline.dev/exclude-inbound-ports", "9090"),
-        ("tramline.dev/exclude-outbound-cidrs", "10.0.0.0/8,fd00::/8"),
+        (
+            "tramline.dev/exclude-outbound-cidrs",
+            "10.0.0.0/8,fd00::/8,::ffff:172.16.0.0/108",
+        ),
         ("example.com/other", "x"),
     ]);
     let mesh = one(a.clone());
@@ -74,12 +77,26 @@ fn annotations_bind_and_exclude() {
         ),
         ([53, 9100].as_slice(), [9090].as_slice())
     );
-    assert_eq!(built.capture.outbound_ranges.len(), 2);
+    let ranges = built.capture.outbound_ranges.iter();
+    assert_eq!(
+        ranges.map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.0.0.0/8", "fd00::/8", "172.16.0.0/12"]
+    );
     a.node = "n2".into();
     assert_eq!(
-        workload(&one(a), "demo/a").netns,
+        workload(&one(a.clone()), "demo/a").netns,
         None,
         "a path on another node means nothing here"
+    );
+    a.node = "".into();
+    let nowhere = errors(Objects {
+        pods: vec![a],
+        ..Objects::default()
+    });
+    assert!(
+        nowhere.len() == 1
+            && nowhere[0].contains("Pod demo/a: spec.nodeName: is required beside tramline.dev/netns"),
+        "{nowhere:?}"
     );
 }
 
