@@ -48,7 +48,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tramline_core::{
-    identity::TrustDomain,
+    identity::{TrustDomain, TrustDomains},
     mesh::{Mesh, MeshSettings},
 };
 
@@ -76,8 +76,9 @@ pub fn run(config: RunConfig) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the control runtime")?;
-    let trust_domain = TrustDomain::new(&config.trust_domain).context("--trust-domain")?;
-    let settings = MeshSettings::new(trust_domain, &config.node);
+    let own = TrustDomain::new(&config.trust_domain).context("--trust-domain")?;
+    let trust_domains = TrustDomains::new(own, &config.trust_domain_alias).context("--trust-domain-alias")?;
+    let settings = MeshSettings::new(trust_domains, &config.node);
     let succeeds = handover::ask(&config, &settings)?;
     let access_log = AccessLog::start(&config.access_log, config.access_log_format)?;
     let observer = Observer::new(
@@ -126,7 +127,7 @@ async fn serve(
         bundle: config.trust_bundle.clone(),
         crl: config.crl.clone(),
     };
-    let authority = CertificateAuthority::open(&config.state_dir, &settings.trust_domain, given)?;
+    let authority = CertificateAuthority::open(&config.state_dir, &settings.trust_domains, given)?;
     let certificates = CertStore::new(authority, config.certificate_ttl);
 
     let tunnel_stats = Arc::new(TunnelStats::default());

@@ -187,7 +187,7 @@ async fn stream(
         path: Path::Hbone,
         source: mesh
             .workload_by_address(client.ip())
-            .filter(|source| source.identity == identity)
+            .filter(|source| are_one(&mesh, &source.identity, &identity))
             .cloned(),
         claimed_cluster: request.baggage().and_then(baggage::cluster),
         identity,
@@ -401,12 +401,17 @@ async fn to_application(
         .map_err(|error| Outcome::new(error.reason()).with_detail(error.to_string()))
 }
 
+/// Whether what a certificate proves is who the configuration says.
+fn are_one(mesh: &Mesh, workload: &SpiffeId, proven: &SpiffeId) -> bool {
+    mesh.settings().trust_domains.are_one(workload, proven)
+}
+
 /// The client's address as the application shall see it: the one claimed, if it belongs to the proven identity,
 /// else the one the tunnel comes from.
 fn client_of(mesh: &Mesh, identity: &SpiffeId, peer: SocketAddr, claimed: Option<SocketAddr>) -> SocketAddr {
     let belongs = |claimed: &SocketAddr| {
         mesh.workload_by_address(claimed.ip())
-            .is_some_and(|workload| workload.identity == *identity)
+            .is_some_and(|workload| are_one(mesh, &workload.identity, identity))
     };
     match claimed {
         Some(claimed) if belongs(&claimed) => claimed,

@@ -1,5 +1,6 @@
 //! Istio AuthorizationPolicy at L4, and the decision it leads to.
 
+mod aliases;
 mod decision;
 mod eval;
 mod explain;

@@ -4,11 +4,15 @@
 //! the path has exactly the four segments above and both names obey the Kubernetes grammar, so two different
 //! strings never name one workload.
 
+mod trust_domains;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use thiserror::Error;
+
+pub use self::trust_domains::TrustDomains;
 
 const SCHEME: &str = "spiffe://";
 /// SPIFFE-ID specification, section 2.3: the longest identity an implementation has to support.
@@ -35,6 +39,9 @@ pub enum IdentityError {
     /// The trust domain breaks the grammar of SPIFFE-ID section 2.1.
     #[error("trust domain must be 1 to {MAX_TRUST_DOMAIN} characters of a-z, 0-9, `.`, `-`, `_`")]
     TrustDomain,
+    /// More than [`TrustDomains::MAX_ALIASES`].
+    #[error("a trust domain has {0} aliases, at most {max} are allowed", max = TrustDomains::MAX_ALIASES)]
+    TooManyAliases(usize),
     /// The namespace is not an RFC 1123 label.
     #[error("namespace must be an RFC 1123 label (a-z, 0-9, `-`, at most {MAX_LABEL} characters)")]
     Namespace,
@@ -160,6 +167,11 @@ impl SpiffeId {
     /// Namespace and service account as they stand in the identity: `NAMESPACE/sa/SERVICE-ACCOUNT`.
     pub(crate) fn account(&self) -> &str {
         self.uri.get(self.namespace_range().start..).unwrap_or_default()
+    }
+
+    /// Whether both name the same service account, in whatever trust domain.
+    pub fn is_account_of(&self, other: &Self) -> bool {
+        self.account() == other.account()
     }
 
     /// The form that Istio policies use: `TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT`, without the scheme.

@@ -22,7 +22,7 @@ use self::sharded::Sharded;
 use self::sources::Sources;
 
 use crate::authz::{AuthorizationPolicy, PolicyStatus, RuleSet};
-use crate::identity::TrustDomain;
+use crate::identity::TrustDomains;
 use crate::object::{ObjectError, Objects};
 use crate::peer_authentication::{EffectiveMtls, PeerAuthentication};
 use crate::service::Service;
@@ -31,8 +31,8 @@ use crate::workload::{Workload, WorkloadUid};
 /// What the whole mesh shares, given by flags or environment and never changed while the agent runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshSettings {
-    /// The trust domain of every workload.
-    pub trust_domain: TrustDomain,
+    /// The trust domain of every workload, and those that count as it.
+    pub trust_domains: TrustDomains,
     /// The node this agent serves, as `spec.nodeName` calls it.
     pub node_name: Arc<str>,
     /// The namespace whose policies hold for the whole mesh.
@@ -44,9 +44,9 @@ impl MeshSettings {
     pub const DEFAULT_ROOT_NAMESPACE: &'static str = "istio-system";
 
     /// Settings with the default root namespace.
-    pub fn new(trust_domain: TrustDomain, node_name: &str) -> Self {
+    pub fn new(trust_domains: impl Into<TrustDomains>, node_name: &str) -> Self {
         Self {
-            trust_domain,
+            trust_domains: trust_domains.into(),
             node_name: node_name.into(),
             root_namespace: Self::DEFAULT_ROOT_NAMESPACE.into(),
         }

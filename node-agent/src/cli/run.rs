@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use tramline_core::cluster::ClusterName;
+use tramline_core::identity::TrustDomain;
 
 use super::{DEFAULT_BPFFS, DEFAULT_STATE_DIR, duration};
 use crate::observe::access_log;
@@ -40,6 +41,12 @@ pub struct RunConfig {
         default_value = "cluster.local"
     )]
     pub trust_domain: String,
+
+    /// Trust domain that counts as this mesh's own, as Istio's trustDomainAliases: in policies, and of peers that a trusted root
+    /// has signed; repeatable
+    #[arg(long, value_name = "NAME", env = "TRAMLINE_TRUST_DOMAIN_ALIAS", action = ArgAction::Append,
+        value_delimiter = ',', value_parser = trust_domain)]
+    pub trust_domain_alias: Vec<TrustDomain>,
 
     /// Name of this cluster in telemetry, as Istio's clusterID; other agents are told it, nothing is decided by it
     #[arg(long, value_name = "NAME", env = "TRAMLINE_CLUSTER_ID", default_value_t)]
@@ -168,6 +175,10 @@ fn instance(name: &str) -> Result<String, String> {
     } else {
         Err("1 to 64 of a-z, 0-9 and -".to_owned())
     }
+}
+
+fn trust_domain(name: &str) -> Result<TrustDomain, String> {
+    TrustDomain::new(name).map_err(|error| error.to_string())
 }
 
 /// Shorter than 10 s leaves clocks and renewals no room, longer than 90 days is no short-lived certificate.

@@ -17,7 +17,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tramline_core::identity::{SpiffeId, TrustDomain};
+use tramline_core::identity::{SpiffeId, TrustDomain, TrustDomains};
 
 pub use error::CaError;
 pub use sources::TrustFiles;
@@ -84,7 +84,7 @@ impl CertificateAuthority {
     /// When the key could be read or replaced by other users, when root and key do not belong together, when the
     /// root is another trust domain's or has expired, or when the files cannot be read or written.
     pub fn open_or_create(state_dir: &Path, trust_domain: &TrustDomain) -> Result<Self, CaError> {
-        Self::open(state_dir, trust_domain, TrustFiles::default())
+        Self::open(state_dir, &trust_domain.clone().into(), TrustFiles::default())
     }
 
     /// The same, with roots and revocation lists from files of the operator.
@@ -92,17 +92,17 @@ impl CertificateAuthority {
     /// # Errors
     /// As [`Self::open_or_create`], and when any of these files is bad: without a last good reading nothing can stand
     /// in for it.
-    pub fn open(state_dir: &Path, trust_domain: &TrustDomain, given: TrustFiles) -> Result<Self, CaError> {
+    pub fn open(state_dir: &Path, trust_domains: &TrustDomains, given: TrustFiles) -> Result<Self, CaError> {
         let files = Files::open(state_dir)?;
         let now = SystemTime::now();
-        let root = match Root::load(&files, trust_domain, now)? {
+        let root = match Root::load(&files, trust_domains, now)? {
             Some(root) => root,
             None => {
                 let _lock = files.lock()?;
                 // Whoever held the lock before may have made it.
-                match Root::load(&files, trust_domain, now)? {
+                match Root::load(&files, trust_domains, now)? {
                     Some(root) => root,
-                    None => Root::create(&files, trust_domain, now)?,
+                    None => Root::create(&files, trust_domains.own(), now)?,
                 }
             }
         };
@@ -110,13 +110,13 @@ impl CertificateAuthority {
         let reader = Reader {
             files: &files,
             given: &given,
-            trust_domain,
+            trust_domains,
             provider: &provider,
             now,
         };
         let sources = reader.first(root)?;
         let signer = Signer::new(&sources);
-        let trust = Trust::new(trust_domain.clone(), provider, sources.anchors.clone());
+        let trust = Trust::new(trust_domains.clone(), provider, sources.anchors.clone());
         Ok(Self {
             files,
             given,
@@ -136,7 +136,7 @@ impl CertificateAuthority {
         let reader = Reader {
             files: &self.files,
             given: &self.given,
-            trust_domain: self.trust.trust_domain(),
+            trust_domains: self.trust.trust_domains(),
             provider: self.trust.provider(),
             now: SystemTime::now(),
         };
@@ -207,7 +207,7 @@ impl CertificateAuthority {
         ttl: Duration,
         now: SystemTime,
     ) -> Result<WorkloadCertificate, CaError> {
-        if identity.trust_domain() != self.trust.trust_domain() {
+        if identity.trust_domain() != self.trust.trust_domains().own() {
             return Err(CaError::ForeignIdentity(identity.clone()));
         }
         let signer = self.signer.load_full();

@@ -1,4 +1,4 @@
-//! Whom the agent believes: the roots of one trust domain and what they have revoked, replaced whole while it runs.
+//! Whom the agent believes: the roots of one trust domain and its aliases, and what they have revoked, replaced whole while it runs.
 
 mod anchors;
 mod crl;
@@ -11,10 +11,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::{CertificateError, OtherError};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
-use tramline_core::identity::{SpiffeId, TrustDomain};
+use tramline_core::identity::{SpiffeId, TrustDomain, TrustDomains};
 use webpki::KeyUsage;
 
-pub(super) use self::anchors::{Anchors, certificate_time, certificates, fingerprint, trust_domain_uri};
+pub(super) use self::anchors::{
+    Anchors, certificate_time, certificates, fingerprint, is_ours, trust_domain_uri,
+};
 pub use self::anchors::{CrlInfo, RootInfo};
 pub(super) use self::crl::Crl;
 pub use self::guard::{PeerRole, TrustGuard};
@@ -24,7 +26,7 @@ use super::verify::PeerError;
 /// What is believed at this moment. Every handshake asks it, so a change needs no new TLS configurations.
 #[derive(Debug)]
 pub struct Trust {
-    trust_domain: TrustDomain,
+    trust_domains: TrustDomains,
     provider: Arc<CryptoProvider>,
     anchors: ArcSwap<Anchors>,
     /// Counts the changes, after each was stored: live connections are re-checked by it.
@@ -46,12 +48,12 @@ pub struct TrustSnapshot {
 
 impl Trust {
     pub(super) fn new(
-        trust_domain: TrustDomain,
+        trust_domains: TrustDomains,
         provider: Arc<CryptoProvider>,
         anchors: Arc<Anchors>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            trust_domain,
+            trust_domains,
             provider,
             anchors: ArcSwap::new(anchors),
             changes: watch::Sender::new(0),
@@ -69,8 +71,8 @@ impl Trust {
         self.changes.subscribe()
     }
 
-    pub(super) fn trust_domain(&self) -> &TrustDomain {
-        &self.trust_domain
+    pub(super) fn trust_domains(&self) -> &TrustDomains {
+        &self.trust_domains
     }
 
     pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
@@ -88,7 +90,7 @@ impl Trust {
         let anchors = self.anchors.load();
         TrustSnapshot {
             generation,
-            trust_domain: self.trust_domain.clone(),
+            trust_domain: self.trust_domains.own().clone(),
             roots: anchors.roots().to_vec(),
             crls: anchors.crls().map(|crl| crl.info().clone()).collect(),
         }
@@ -108,7 +110,7 @@ impl Trust {
             .verify(algorithms, leaf, intermediates, now, usage)
             .map_err(chain_error)?;
         let identity = peer_identity(leaf).map_err(PeerError::from)?;
-        if identity.trust_domain() != &self.trust_domain {
+        if !self.trust_domains.contains(identity.trust_domain()) {
             return Err(PeerError::TrustDomain(identity).into());
         }
         Ok(identity)

@@ -24,7 +24,7 @@ pub enum PeerError {
     /// The certificate proves no identity.
     #[error("the peer proves no identity: {0}")]
     Identity(#[from] PeerIdentityError),
-    /// Our roots vouch for our trust domain and for no other.
+    /// Our roots vouch for our trust domain and its aliases, and for no other.
     #[error("the peer is {0}, of another trust domain")]
     TrustDomain(SpiffeId),
     /// Somebody else answers at the workload's address.
@@ -164,7 +164,8 @@ impl ServerCertVerifier for ExpectedWorkload {
         let found = self
             .trust
             .verify(end_entity, intermediates, now, KeyUsage::server_auth())?;
-        if found != self.expected {
+        // Of an alias it is the same workload, as for Istio's clients.
+        if !self.trust.trust_domains().are_one(&found, &self.expected) {
             let expected = self.expected.clone();
             return Err(PeerError::Mismatch { expected, found }.into());
         }

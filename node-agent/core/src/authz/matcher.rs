@@ -48,7 +48,7 @@ pub enum PatternError {
 }
 
 /// Istio's string match: exact, prefix, suffix or presence. Never a regular expression.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum StringMatch {
     /// The whole value.
     Exact(Arc<str>),
@@ -129,25 +129,6 @@ impl StringMatch {
             Self::Prefix(prefix) => value.starts_with(&**prefix),
             Self::Suffix(suffix) => value.ends_with(&**suffix),
             Self::Present => !value.is_empty(),
-        }
-    }
-
-    /// `cluster.local` as trust domain of a pattern stands for whatever the mesh's own is, as in Istio.
-    #[must_use]
-    pub(crate) fn with_local_trust_domain(self, trust_domain: &str) -> Self {
-        let replaced = |text: &Arc<str>| -> Arc<str> {
-            if &**text == "cluster.local" {
-                return trust_domain.into();
-            }
-            match text.strip_prefix("cluster.local/") {
-                Some(rest) => format!("{trust_domain}/{rest}").into(),
-                None => text.clone(),
-            }
-        };
-        match self {
-            Self::Exact(exact) => Self::Exact(replaced(&exact)),
-            Self::Prefix(prefix) => Self::Prefix(replaced(&prefix)),
-            other => other,
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn build(mut objects: Objects, settings: &MeshSettings) -> Result<Mes
     }
     let mut policies: Vec<_> = std::mem::take(&mut objects.authorization_policies)
         .into_iter()
-        .map(|policy| Arc::new(with_local_trust_domain(policy, settings)))
+        .map(|policy| Arc::new(in_trust_domains(policy, settings)))
         .collect();
     policies.sort_by(|a, b| a.name.cmp(&b.name));
     let mut peer_authentications: Vec<_> = std::mem::take(&mut objects.peer_authentications)
@@ -319,14 +319,14 @@ fn index_vips(
     index
 }
 
-pub(super) fn with_local_trust_domain(
+/// A policy with the names that it stands for in this mesh.
+pub(super) fn in_trust_domains(
     mut policy: AuthorizationPolicy,
     settings: &MeshSettings,
 ) -> AuthorizationPolicy {
-    let trust_domain = settings.trust_domain.as_str();
     let replace = |list: &mut MatchList<StringMatch>| {
-        for pattern in list.any.iter_mut().chain(&mut list.none) {
-            *pattern = pattern.clone().with_local_trust_domain(trust_domain);
+        for patterns in [&mut list.any, &mut list.none] {
+            StringMatch::expand(patterns, &settings.trust_domains);
         }
     };
     for rule in &mut policy.rules {

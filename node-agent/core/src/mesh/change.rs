@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::build::{check_name, check_ports, unusable, with_local_trust_domain};
+use super::build::{check_name, check_ports, in_trust_domains, unusable};
 use super::policies::{Shared, check_peer_authentication, closed_by_targets, prepare};
 use super::sources::{Name, set_by_name};
 use super::{Mesh, workloads};
@@ -84,7 +84,7 @@ impl Step {
             Change::SetAuthorizationPolicy(policy) => {
                 check_name(&policy.meta.object, &mut self.errors);
                 self.authorization.insert(policy.name.namespace.clone());
-                let policy = Arc::new(with_local_trust_domain(*policy, &next.settings));
+                let policy = Arc::new(in_trust_domains(*policy, &next.settings));
                 let name = policy.name.clone();
                 set(
                     &mut next.policies,

@@ -45,7 +45,7 @@ pub(super) fn workload(
     let object = &pod.meta.object;
     let service_account = pod.service_account.clone().unwrap_or_else(|| "default".into());
     let identity =
-        SpiffeId::new(&settings.trust_domain, &object.namespace, &service_account).map_err(|error| {
+        SpiffeId::new(settings.trust_domains.own(), &object.namespace, &service_account).map_err(|error| {
             errors.push(ObjectError::new(
                 object,
                 "spec.serviceAccountName",

@@ -50,7 +50,7 @@ async fn files_are_followed_also_through_the_links_of_a_mounted_volume() {
         bundle: Some(bundle),
         crl: None,
     };
-    let authority = CertificateAuthority::open(ours.path(), &domain, given).unwrap();
+    let authority = CertificateAuthority::open(ours.path(), &domain.clone().into(), given).unwrap();
     let store = CertStore::new(authority, Duration::from_secs(3600));
     let stop = CancellationToken::new();
     let task = tokio::spawn(follow(store.clone(), stop.clone()));

@@ -58,6 +58,63 @@ fn a_file_gives_what_flags_leave_open() {
 }
 
 #[test]
+fn a_setting_that_takes_several_takes_them_everywhere() {
+    let aliases = |parsed: Parsed| -> Vec<String> {
+        let config = run_of(parsed);
+        config
+            .trust_domain_alias
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
+    let both = ["old.example", "older.example"];
+    let required = ["--node", "n", "--config-dir", "/c"];
+    let flags = |words: &[&str]| with_file("a.yaml", "", &[&required, words].concat());
+    assert_eq!(aliases(flags(&[]).unwrap()), Vec::<String>::new());
+    let twice = ["--trust-domain-alias", both[0], "--trust-domain-alias", both[1]];
+    assert_eq!(aliases(flags(&twice).unwrap()), both);
+    // As the environment has to write it.
+    let once = ["--trust-domain-alias", "old.example,older.example"];
+    assert_eq!(aliases(flags(&once).unwrap()), both);
+    for (name, text) in [
+        ("a.yaml", "trust-domain-alias: [old.example, older.example]\n"),
+        (
+            "a.toml",
+            "trust-domain-alias = ['old.example', 'older.example']\n",
+        ),
+        ("a.yaml", "trust-domain-alias: old.example,older.example\n"),
+    ] {
+        let parsed = with_file(name, text, &required).unwrap();
+        let row = rows(&parsed)
+            .into_iter()
+            .find(|row| row.name == "trust-domain-alias");
+        let row = row.unwrap();
+        assert_eq!(
+            (row.value.as_deref(), row.source),
+            (Some("old.example,older.example"), "file")
+        );
+        assert_eq!(aliases(parsed), both, "{text}");
+    }
+    let Err(Refusal::Usage(error)) = flags(&["--trust-domain-alias", "spiffe://old.example"]) else {
+        panic!("no trust domain, and taken")
+    };
+    assert!(
+        error
+            .to_string()
+            .contains("trust domain must be 1 to 255 characters"),
+        "{error}"
+    );
+    let Err(Refusal::File(failure)) = with_file("a.yaml", "trust-domain-alias: [a, B]\n", &required) else {
+        panic!("no trust domain, and taken")
+    };
+    assert!(
+        failure.what.contains("trust-domain-alias: `B`: "),
+        "{}",
+        failure.what
+    );
+}
+
+#[test]
 fn what_neither_file_nor_flag_gives_is_still_required() {
     let Err(Refusal::Usage(error)) = with_file("a.toml", "node = 'n'\n", &[]) else {
         panic!("--config-dir is not there");

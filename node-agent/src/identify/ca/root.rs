@@ -9,7 +9,7 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tramline_core::identity::TrustDomain;
+use tramline_core::identity::{TrustDomain, TrustDomains};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -17,7 +17,7 @@ use super::files::{Files, Secrecy};
 use super::issue::whole_seconds;
 use super::{CLOCK_SKEW, CaError};
 use crate::identify::peer::{PeerIdentityError, single_uri};
-use crate::identify::trust::{RootInfo, certificate_time, fingerprint, trust_domain_uri};
+use crate::identify::trust::{RootInfo, certificate_time, fingerprint, is_ours, trust_domain_uri};
 
 const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
@@ -38,7 +38,7 @@ impl Root {
     /// The root on disk, `None` if there is none.
     pub(super) fn load(
         files: &Files,
-        trust_domain: &TrustDomain,
+        trust_domains: &TrustDomains,
         now: SystemTime,
     ) -> Result<Option<Self>, CaError> {
         // The certificate is written last: where it is, the key is.
@@ -54,7 +54,7 @@ impl Root {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<_, _>>()
             .map_err(|_| content(files, "not certificates in PEM"))?;
-        let root = check(files, chain, key, trust_domain)?;
+        let root = check(files, chain, key, trust_domains)?;
         if root.not_after <= now {
             return Err(CaError::RootExpired(files.root()));
         }
@@ -95,7 +95,12 @@ impl Root {
             .distinguished_name
             .push(DnType::CommonName, format!("Tramline root {identifier}"));
         let certificate = params.self_signed(&*key)?;
-        let root = check(files, vec![certificate.der().clone()], key, trust_domain)?;
+        let root = check(
+            files,
+            vec![certificate.der().clone()],
+            key,
+            &trust_domain.clone().into(),
+        )?;
         files.write(&files.root(), certificate.pem().as_bytes(), Secrecy::Public)?;
         tracing::info!(path = %files.root().display(), %trust_domain, "made a new root of trust");
         Ok(root)
@@ -150,12 +155,13 @@ fn load_key(files: &Files) -> Result<Option<Zeroizing<KeyPair>>, CaError> {
     Ok(Some(Zeroizing::new(key?)))
 }
 
-/// Whether these may sign for the trust domain with that key.
+/// Whether these may sign for the trust domain with that key. The root of an alias may: else a mesh could not change its trust
+/// domain without changing its root at the same moment.
 fn check(
     files: &Files,
     chain: Vec<CertificateDer<'static>>,
     key: Zeroizing<KeyPair>,
-    trust_domain: &TrustDomain,
+    trust_domains: &TrustDomains,
 ) -> Result<Root, CaError> {
     let wrong = |what| content(files, what);
     let mut parsed = Vec::new();
@@ -180,16 +186,15 @@ fn check(
     if parsed.len() > MAX_CHAIN {
         return Err(wrong("too many certificates for one chain"));
     }
-    let ours = trust_domain_uri(trust_domain);
     match single_uri(signer) {
-        Ok(uri) if uri == ours => {}
+        Ok(uri) if is_ours(uri, trust_domains) => {}
         // An authority below a company's root need not know of trust domains.
         Err(PeerIdentityError::None) if !is_root => {}
         Ok(uri) => {
             return Err(CaError::TrustDomain {
                 path: files.root(),
                 found: uri.to_owned(),
-                expected: trust_domain.clone(),
+                expected: trust_domains.own().clone(),
             });
         }
         Err(_) => return Err(wrong("names no trust domain")),

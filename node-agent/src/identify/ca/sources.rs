@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use tramline_core::identity::{SpiffeId, TrustDomain};
+use tramline_core::identity::{SpiffeId, TrustDomains};
 use webpki::KeyUsage;
 
 use super::CaError;
@@ -45,7 +45,7 @@ pub(super) struct Sources {
 pub(super) struct Reader<'a> {
     pub(super) files: &'a Files,
     pub(super) given: &'a TrustFiles,
-    pub(super) trust_domain: &'a TrustDomain,
+    pub(super) trust_domains: &'a TrustDomains,
     pub(super) provider: &'a CryptoProvider,
     pub(super) now: SystemTime,
 }
@@ -61,7 +61,7 @@ impl Reader<'_> {
     /// What is in force after another look, `None` if that is `kept`, and what was not taken.
     pub(super) fn again(&self, kept: &Sources) -> (Option<Sources>, Vec<CaError>) {
         let mut errors = Vec::new();
-        let root = Root::load(self.files, self.trust_domain, self.now)
+        let root = Root::load(self.files, self.trust_domains, self.now)
             .and_then(|root| root.ok_or_else(|| CaError::Gone(self.files.root())))
             .map(Arc::new);
         let root = root.unwrap_or_else(|error| {
@@ -106,7 +106,7 @@ impl Reader<'_> {
     ) -> Result<Sources, CaError> {
         let algorithms = self.provider.signature_verification_algorithms.all;
         let roots: Vec<_> = root.as_root().into_iter().chain(&bundle).cloned().collect();
-        let mut anchors = Anchors::new(&roots, self.trust_domain).map_err(|what| self.about_bundle(what))?;
+        let mut anchors = Anchors::new(&roots, self.trust_domains).map_err(|what| self.about_bundle(what))?;
         if let Some(pem) = &crl {
             let lists = Crl::read_all(pem, &anchors, algorithms).map_err(|what| self.about_crl(what))?;
             let kept = kept.into_iter().flat_map(|kept| kept.anchors.crls());
@@ -132,7 +132,7 @@ impl Reader<'_> {
 
     /// Tries the signer before it is used: nothing it signs would be of use if the trusted roots do not vouch for it.
     fn vouching(&self, root: &Root, anchors: &Anchors) -> Result<String, CaError> {
-        let identity = SpiffeId::new(self.trust_domain, "tramline", "probe")
+        let identity = SpiffeId::new(self.trust_domains.own(), "tramline", "probe")
             .map_err(|error| self.useless(error.to_string()))?;
         let Leaf { der, .. } = leaf(root, &identity, super::PROBE, self.now, self.provider)?;
         let now = UnixTime::since_unix_epoch(
@@ -162,7 +162,7 @@ impl Reader<'_> {
             return Err(self.about_bundle("no PEM block CERTIFICATE in it".to_owned()));
         }
         // Of the file alone, so that an error names it and not what it is put together with.
-        Anchors::new(&found, self.trust_domain).map_err(|what| self.about_bundle(what))?;
+        Anchors::new(&found, self.trust_domains).map_err(|what| self.about_bundle(what))?;
         Ok(found)
     }
 

@@ -224,8 +224,12 @@ fn an_expired_root_is_refused_and_outlives_what_it_signed() {
     let files = Files::open(dir.path()).unwrap();
     let authority = open(dir.path()).unwrap();
     let end = authority.not_after();
-    assert!(Root::load(&files, &trust_domain(), end - HOUR).unwrap().is_some());
-    let expired = Root::load(&files, &trust_domain(), end).err().unwrap();
+    assert!(
+        Root::load(&files, &trust_domain().into(), end - HOUR)
+            .unwrap()
+            .is_some()
+    );
+    let expired = Root::load(&files, &trust_domain().into(), end).err().unwrap();
     assert!(matches!(expired, CaError::RootExpired(_)));
 
     let last = authority.issue(&workload("web"), DAY, end - HOUR).unwrap();

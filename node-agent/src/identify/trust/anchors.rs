@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use tramline_core::identity::TrustDomain;
+use tramline_core::identity::{TrustDomain, TrustDomains};
 use webpki::{CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -58,12 +58,12 @@ impl Anchors {
     /// Believes `roots`, which may hold one twice.
     pub(in crate::identify) fn new(
         roots: &[CertificateDer<'static>],
-        trust_domain: &TrustDomain,
+        trust_domains: &TrustDomains,
     ) -> Result<Self, String> {
         let mut found: Vec<(RootInfo, TrustAnchor<'static>)> = Vec::new();
         for (index, der) in roots.iter().enumerate() {
             let at = |what: String| format!("certificate {}: {what}", index + 1);
-            let (info, anchor) = root(der, trust_domain).map_err(at)?;
+            let (info, anchor) = root(der, trust_domains).map_err(at)?;
             if found
                 .iter()
                 .all(|(known, _)| known.fingerprint != info.fingerprint)
@@ -168,7 +168,7 @@ pub(in crate::identify) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer
 
 fn root(
     der: &CertificateDer<'static>,
-    trust_domain: &TrustDomain,
+    trust_domains: &TrustDomains,
 ) -> Result<(RootInfo, TrustAnchor<'static>), String> {
     let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| "not an X.509 certificate".to_owned())?;
     let subject = parsed.subject().to_string();
@@ -181,10 +181,10 @@ fn root(
         ));
     }
     let uris = uris(&parsed)?;
-    let ours = trust_domain_uri(trust_domain);
-    if let Some(other) = uris.iter().find(|uri| **uri != ours) {
+    if let Some(other) = uris.iter().find(|uri| !is_ours(uri, trust_domains)) {
         return Err(format!(
-            "{subject:?} is an authority of {other:?}, but the agent's trust domain is {trust_domain}"
+            "{subject:?} is an authority of {other:?}, but the agent's trust domain is {}",
+            trust_domains.own()
         ));
     }
     let info = RootInfo {
@@ -216,6 +216,14 @@ fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, String
 /// X.509-SVID section 2: a signing certificate names its trust domain without path.
 pub(in crate::identify) fn trust_domain_uri(trust_domain: &TrustDomain) -> String {
     format!("spiffe://{trust_domain}")
+}
+
+/// Whether an authority of that name is one of our trust domain or of an alias.
+pub(in crate::identify) fn is_ours(uri: &str, trust_domains: &TrustDomains) -> bool {
+    trust_domains
+        .all()
+        .iter()
+        .any(|trust_domain| trust_domain_uri(trust_domain) == uri)
 }
 
 /// SHA-256, in hexadecimal.

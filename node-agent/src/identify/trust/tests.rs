@@ -60,7 +60,7 @@ impl Place {
             bundle: there(self.bundle()),
             crl: there(self.crl()),
         };
-        CertificateAuthority::open(self.dir.path(), &trust_domain(), given)
+        CertificateAuthority::open(self.dir.path(), &trust_domain().into(), given)
     }
 
     fn trust(&self, places: &[&Place]) {

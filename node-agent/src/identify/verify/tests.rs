@@ -1,12 +1,15 @@
 use std::io;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, SanType};
 use rustls::CertificateError;
-use tramline_core::identity::SpiffeId;
+use tempfile::TempDir;
+use tramline_core::identity::{SpiffeId, TrustDomain, TrustDomains};
 use tramline_core::reason::Reason;
 
 use super::{PeerError, handshake_reason, is_refusal};
+use crate::identify::ca::{CertificateAuthority, TrustFiles};
 use crate::identify::certificate::WorkloadCertificate;
 use crate::identify::peer::PeerIdentityError;
 use crate::identify::test_support::{HOUR, authority, handshake, workload};
@@ -92,6 +95,103 @@ async fn our_root_with_another_trust_domain_is_refused() {
         assert_eq!(peer_error(&error), &PeerError::TrustDomain(foreign.clone()));
         assert_eq!(handshake_reason(&error), Reason::PeerIdentityMismatch);
     }
+}
+
+#[tokio::test]
+async fn a_workload_of_an_alias_is_one_of_ours() {
+    let dir = TempDir::new().unwrap();
+    let domain = |name: &str| TrustDomain::new(name).unwrap();
+    let open = |own: &str, aliases: &[&str]| {
+        let aliases: Vec<_> = aliases.iter().map(|name| domain(name)).collect();
+        let domains = TrustDomains::new(domain(own), &aliases).unwrap();
+        CertificateAuthority::open(dir.path(), &domains, TrustFiles::default()).unwrap()
+    };
+    // One root, made by the first: it names the trust domain that the second knows as an alias.
+    let old = open("cluster.local", &["new.example"]);
+    let new = open("new.example", &["cluster.local"]);
+    let alone = open("cluster.local", &[]);
+    let now = SystemTime::now();
+    let of =
+        |domain: &str, name: &str| SpiffeId::parse(&format!("spiffe://{domain}/ns/shop/sa/{name}")).unwrap();
+    let client = old.issue(&of("cluster.local", "client"), HOUR, now).unwrap();
+    let web = new.issue(&of("new.example", "web"), HOUR, now).unwrap();
+    // Each expects the other in its own trust domain.
+    let (near, far) = handshake(
+        client.client_config(&of("cluster.local", "web")),
+        web.server_config(),
+    )
+    .await;
+    near.unwrap();
+    far.unwrap();
+    let (near, far) = handshake(
+        web.client_config(&of("new.example", "client")),
+        client.server_config(),
+    )
+    .await;
+    near.unwrap();
+    far.unwrap();
+    // Another workload of the alias is another workload.
+    let (near, _) = handshake(
+        client.client_config(&of("cluster.local", "db")),
+        web.server_config(),
+    )
+    .await;
+    assert_eq!(
+        peer_error(&near.unwrap_err()),
+        &PeerError::Mismatch {
+            expected: of("cluster.local", "db"),
+            found: of("new.example", "web")
+        }
+    );
+    // Certificates are for the own trust domain alone.
+    assert!(old.issue(&of("new.example", "client"), HOUR, now).is_err());
+    // Who does not know of the alias lets nobody of it in.
+    let stranger = alone.issue(&of("cluster.local", "client"), HOUR, now).unwrap();
+    for error in refusals(&web, &stranger).await {
+        assert_eq!(
+            peer_error(&error),
+            &PeerError::TrustDomain(of("new.example", "web"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_alias_needs_a_trusted_root_as_any_other() {
+    let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let domain = |name: &str| TrustDomain::new(name).unwrap();
+    let open = |dir: &TempDir, own: &str, alias: &str, bundle: Option<PathBuf>| {
+        let domains = TrustDomains::new(domain(own), &[domain(alias)]).unwrap();
+        CertificateAuthority::open(dir.path(), &domains, TrustFiles { bundle, crl: None })
+    };
+    let theirs = open(&there, "new.example", "cluster.local", None).unwrap();
+    let web = SpiffeId::parse("spiffe://new.example/ns/shop/sa/web").unwrap();
+    let web = theirs.issue(&web, HOUR, SystemTime::now()).unwrap();
+    let client = |authority: &CertificateAuthority| {
+        authority
+            .issue(&workload("client"), HOUR, SystemTime::now())
+            .unwrap()
+    };
+    let ours = open(&here, "cluster.local", "new.example", None).unwrap();
+    let (near, _) = handshake(client(&ours).client_config(&workload("web")), web.server_config()).await;
+    let found = near.unwrap_err();
+    assert!(
+        matches!(certificate_error(&found), CertificateError::UnknownIssuer),
+        "{found}"
+    );
+    // The root of the alias may stand in the bundle; that of somebody else may not.
+    let root = there.path().join("ca/root.pem");
+    let ours = open(&here, "cluster.local", "new.example", Some(root.clone())).unwrap();
+    let (near, _) = handshake(client(&ours).client_config(&workload("web")), web.server_config()).await;
+    near.unwrap();
+    let error = open(&here, "cluster.local", "else.example", Some(root))
+        .err()
+        .unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("is an authority of \"spiffe://new.example\""),
+        "{error}"
+    );
 }
 
 #[tokio::test]

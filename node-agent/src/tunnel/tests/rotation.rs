@@ -53,7 +53,7 @@ impl Agent {
             bundle: there("bundle.pem"),
             crl: there("crl.pem"),
         };
-        let authority = CertificateAuthority::open(dir.path(), &domain(), given).unwrap();
+        let authority = CertificateAuthority::open(dir.path(), &domain().into(), given).unwrap();
         let store = CertStore::new(authority, ttl);
         let stop = CancellationToken::new();
         tokio::spawn(store.clone().run(stop.clone()));
