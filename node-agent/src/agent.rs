@@ -244,6 +244,7 @@ async fn take_turns(
         front.close().await;
         predecessor.outlive().await;
         pods::forget_rows(context);
+        context.verdicts.forget_all();
         context.balancer.attach();
         context.duty.resume();
         configuration::reconcile(context, data.handle()).await;

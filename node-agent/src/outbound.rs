@@ -70,7 +70,8 @@ pub(crate) async fn serve(context: Arc<Context>, pod: Arc<LocalPod>, socket: Tcp
         opened = dialled.open(&record) => opened,
         left = client::left(&context.broker, pod.id, &socket, original, client) => Err(left),
     };
-    Verdicts::consider(&context, &mesh, &pod, &source, original.0);
+    let reached = opened.as_ref().ok().map(|(_, live)| live.endpoint());
+    Verdicts::consider(&context, &mesh, &pod, &source, original.0, reached);
     // A connection may live for days; the snapshot it was decided by must not.
     drop((source, mesh));
     match opened {

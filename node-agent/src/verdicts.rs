@@ -6,6 +6,7 @@
 //! the writing of a verdict, the verdict is void. What leaves the mesh has no second pod whose version could tell: those
 //! verdicts are made and swept under one lock.
 
+mod books;
 mod cut;
 mod left;
 mod left_services;
@@ -36,7 +37,6 @@ use tramline_core::{
 };
 
 /// What this agent has left in the kernel.
-#[derive(Default)]
 pub(crate) struct Verdicts {
     left: Mutex<Left>,
     /// Connections that are being cut, for their lines in the log.
@@ -44,6 +44,8 @@ pub(crate) struct Verdicts {
     settled: watch::Sender<bool>,
     /// Whether changes of links and routes are followed: else no way is proven for longer than a moment.
     watched: AtomicBool,
+    /// What the kernel has may be another agent's.
+    others: AtomicBool,
     /// Verdicts that could not be left, by reason.
     pub(crate) refused: Refused,
 }
@@ -57,23 +59,43 @@ pub(crate) struct Refused {
     pub(crate) failed: AtomicU64,
 }
 
+impl Default for Verdicts {
+    fn default() -> Self {
+        Self {
+            left: Mutex::default(),
+            cut: Cut::default(),
+            settled: watch::Sender::default(),
+            watched: AtomicBool::new(false),
+            others: AtomicBool::new(true),
+            refused: Refused::default(),
+        }
+    }
+}
+
 impl Verdicts {
     fn left(&self) -> MutexGuard<'_, Left> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves what the kernel may do with connections of `pod` to `dialled`, if it may do anything. In a task of its own: no
-    /// connection waits for it.
+    /// connection waits for it. `reached` is where a connection to it came up just now.
     pub(crate) fn consider(
         context: &Arc<Context>,
         mesh: &Mesh,
         pod: &Arc<LocalPod>,
         source: &Workload,
         dialled: SocketAddr,
+        reached: Option<SocketAddr>,
     ) {
         let is_service = mesh.service_by_vip(dialled.ip()).is_some();
         let begun = if is_service {
-            context.verdicts.left().begin_service(pod.id, dialled)
+            let mut left = context.verdicts.left();
+            if let Some(endpoint) = reached
+                && context.duty.is_on()
+            {
+                left.reached(&*context.broker, pod.id, dialled, endpoint);
+            }
+            left.begin_service(pod.id, dialled)
         } else {
             kernel_verdict(mesh, source, dialled).is_some() && context.verdicts.left().begin(pod.id, dialled)
         };
@@ -106,25 +128,22 @@ impl Verdicts {
             drop(known);
             changed.push(pod);
         }
-        let gone = context.verdicts.left().sweep_outside(|pod, dialled| {
+        let mut left = context.verdicts.left();
+        let outside = left.sweep_outside(|pod, dialled| {
             let source = context.pods.by_id(pod).and_then(|pod| mesh.workload(&pod.uid));
             source.and_then(|source| kernel_verdict(mesh, source, dialled))
                 == Some(verdict::KernelVerdict::Outside)
         });
-        for (pod, dialled) in &gone {
-            if let Err(error) = context.broker.remove_verdict(*pod, *dialled) {
-                // It must not go on: without its version nothing of this pod does.
-                tracing::error!(%error, "cannot take a verdict back");
-                context.verdicts.renew(context, *pod);
-            }
-        }
-        let swept = context.verdicts.left().sweep_services(|pod, dialled, left| {
+        left.take_back(&*context.broker, &outside);
+        let services = left.sweep_services(|pod, dialled, left| {
             let source = context.pods.by_id(pod).and_then(|pod| mesh.workload(&pod.uid));
             source.is_some_and(|source| services::is_still(mesh, source, dialled, left))
         });
-        let any_swept = services::take_back(context, swept.into_iter());
+        left.take_back_services(&*context.broker, &services);
+        drop(left);
         cut::forbidden(context, mesh);
-        if any_swept || !gone.is_empty() {
+        // What led out of the mesh for a pod that changed went with its version, and is not among those that were swept.
+        if !(changed.is_empty() && outside.is_empty() && services.is_empty()) {
             cut::once_more(context);
         }
         changed
@@ -188,32 +207,24 @@ impl Verdicts {
         }
     }
 
-    /// Makes all verdicts about a pod void.
+    /// Makes all verdicts about a pod void. To be called by who holds [`crate::duty::Duty::writing`]: what is left meanwhile
+    /// could be removed.
     pub(crate) fn renew(&self, context: &Context, pod: PodId) {
-        let forgotten = self.left().forget(pod);
-        if let Err(error) = context.broker.renew_version(pod) {
-            tracing::error!(%error, "cannot renew a pod's version; its connections are the agent's");
-            if let Err(error) = context.broker.void_verdicts(pod) {
-                tracing::error!(%error, "cannot take a pod's version away");
-            }
-        }
-        // Void already; what is removed only makes room.
-        for (source, dialled) in forgotten.verdicts {
-            if let Err(error) = context.broker.remove_verdict(source, dialled) {
-                tracing::debug!(%error, "a void verdict stays");
-            }
-        }
-        for (source, dialled) in forgotten.services {
-            if let Err(error) = context.broker.remove_service(source, dialled) {
-                tracing::debug!(%error, "a void Service stays");
-            }
-        }
+        books::renew(&*context.broker, pod, |pod| self.left().forget(pod));
     }
 
-    /// Called when the pods are enrolled. The first time it ends what an agent before this one let pass and `mesh` forbids, a
+    /// Called by an agent that takes the kernel back, before it is on duty: the agent in between has made void what this one
+    /// left, and what is noted as left is not left again.
+    pub(crate) fn forget_all(&self) {
+        self.left().forget_all();
+        self.others.store(true, Ordering::Relaxed);
+    }
+
+    /// Called when the pods are enrolled. The first time after another agent it ends what that one let pass and `mesh` forbids, a
     /// change having come between the two, and makes room: what that one left is void since.
     pub(crate) fn settled(context: &Arc<Context>, mesh: &Mesh) {
-        if context.verdicts.settled.send_replace(true) {
+        context.verdicts.settled.send_replace(true);
+        if !context.verdicts.others.swap(false, Ordering::Relaxed) {
             return;
         }
         cut::forbidden(context, mesh);
@@ -249,16 +260,9 @@ async fn leave(context: &Arc<Context>, pod: &LocalPod, dialled: SocketAddr) {
     if decided(context, pod, dialled) != Some((verdict, versions)) {
         return;
     }
-    let evicted = left.insert(pod.id, dialled, verdict);
-    if let Err(error) = context.broker.set_verdict(pod.id, dialled, verdict, versions) {
-        left.remove(pod.id, dialled);
+    if let Err(error) = left.put(&*context.broker, pod.id, dialled, verdict, versions) {
         context.verdicts.refused.failed.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%error, "no room for a verdict");
-    }
-    if let Some(evicted) = evicted
-        && let Err(error) = context.broker.remove_verdict(pod.id, evicted)
-    {
-        tracing::debug!(%error, "a verdict that made room stays");
     }
 }
 

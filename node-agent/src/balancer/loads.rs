@@ -124,6 +124,13 @@ pub(crate) struct Live {
     endpoint: SocketAddr,
 }
 
+impl Live {
+    /// The endpoint that it leads to.
+    pub(crate) fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+}
+
 impl Drop for Live {
     fn drop(&mut self) {
         let mut shard = self.loads.shard(self.endpoint);

@@ -32,6 +32,15 @@ pub struct Versions {
     destination: Option<u64>,
 }
 
+#[cfg(test)]
+impl Versions {
+    /// Of no pod.
+    pub(crate) const NONE: Self = Self {
+        source: 0,
+        destination: None,
+    };
+}
+
 /// A live connection that the kernel let pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PassedConnection {

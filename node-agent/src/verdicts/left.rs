@@ -121,6 +121,12 @@ impl Left {
         }
     }
 
+    /// Whether a Service was left without this endpoint, because it failed before.
+    pub(super) fn is_left_out(&self, pod: PodId, dialled: SocketAddr, endpoint: SocketAddr) -> bool {
+        let of_pod = self.pods.get(&pod);
+        of_pod.is_some_and(|of_pod| of_pod.services.is_left_out(dialled, endpoint))
+    }
+
     /// The endpoint that the kernel chose for a connection of the pod.
     pub(super) fn picked(&self, pod: PodId, dialled: SocketAddr, index: u32) -> Option<SocketAddr> {
         self.pods.get(&pod)?.services.picked(dialled, index)
@@ -186,6 +192,24 @@ impl Left {
         gone
     }
 
+    /// Forgets everything: another agent has had the kernel since.
+    pub(super) fn forget_all(&mut self) {
+        self.pods.clear();
+    }
+
+    /// What is noted; of Services those of which the kernel has anything.
+    #[cfg(test)]
+    pub(super) fn noted(&self) -> Noted {
+        let mut noted = Noted::default();
+        for (pod, of_pod) in &self.pods {
+            let verdicts = of_pod.verdicts.keys();
+            noted.verdicts.extend(verdicts.map(|dialled| (*pod, *dialled)));
+            let services = of_pod.services.in_kernel();
+            noted.services.extend(services.map(|dialled| (*pod, dialled)));
+        }
+        noted
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.pods.values().map(|of_pod| of_pod.verdicts.len()).sum()
@@ -199,6 +223,14 @@ pub(super) struct Forgotten {
     pub(super) verdicts: Vec<(PodId, SocketAddr)>,
     /// Services.
     pub(super) services: Vec<(PodId, SocketAddr)>,
+}
+
+/// Who dials, and what.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Noted {
+    pub(super) verdicts: BTreeSet<(PodId, SocketAddr)>,
+    pub(super) services: BTreeSet<(PodId, SocketAddr)>,
 }
 
 /// What is known of the ways of one pod.

@@ -19,6 +19,8 @@ pub(super) struct LeftService {
     pub(super) choice: ServiceVerdict,
     /// What the kernel has of it, in its order; empty where it has nothing, because it could do nothing by itself.
     pub(super) endpoints: Vec<LeftEndpoint>,
+    /// Endpoints that are the agent's because they failed, until it reaches them.
+    pub(super) left_out: Vec<SocketAddr>,
 }
 
 /// One endpoint as the kernel has it.
@@ -74,6 +76,12 @@ impl LeftServices {
         self.services.remove(&dialled);
     }
 
+    /// Whether a Service was left without this endpoint.
+    pub(super) fn is_left_out(&self, dialled: SocketAddr, endpoint: SocketAddr) -> bool {
+        let service = self.services.get(&dialled);
+        service.is_some_and(|service| service.left_out.contains(&endpoint))
+    }
+
     /// The endpoint that the kernel chose.
     pub(super) fn picked(&self, dialled: SocketAddr, index: u32) -> Option<SocketAddr> {
         let service = self.services.get(&dialled)?;
@@ -127,6 +135,15 @@ impl LeftServices {
         self.endpoints().map(|endpoint| endpoint.load)
     }
 
+    /// Those of which the kernel has anything.
+    #[cfg(test)]
+    pub(super) fn in_kernel(&self) -> impl Iterator<Item = SocketAddr> {
+        let services = self.services.iter();
+        services
+            .filter(|(_, service)| !service.is_nothing())
+            .map(|(dialled, _)| *dialled)
+    }
+
     fn endpoints(&self) -> impl Iterator<Item = &LeftEndpoint> {
         self.services.values().flat_map(|service| &service.endpoints)
     }
@@ -163,6 +180,7 @@ mod tests {
                     .collect(),
             },
             endpoints,
+            left_out: Vec::new(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Services that the agent lets the kernel resolve: made, swept and taken back like verdicts.
 
 use super::{
-    Verdicts, leaves_node,
+    Verdicts,
+    books::NewService,
+    leaves_node,
     left_services::{LeftEndpoint, LeftService},
 };
 use crate::{
@@ -49,22 +51,12 @@ impl Verdicts {
         if !context.duty.is_on() {
             return;
         }
-        let gone = context.verdicts.left().with_endpoint(pod, endpoint);
-        take_back(context, gone.into_iter().map(|dialled| (pod, dialled)));
+        // Under one lock: a Service that is left meanwhile would be noted, and its row be gone.
+        let mut left = context.verdicts.left();
+        let gone = left.with_endpoint(pod, endpoint).into_iter();
+        let gone: Vec<_> = gone.map(|dialled| (pod, dialled)).collect();
+        left.take_back_services(&*context.broker, &gone);
     }
-}
-
-/// Takes Services back; one that cannot be must not go on, and does not without its pod's version.
-pub(super) fn take_back(context: &Context, services: impl Iterator<Item = (PodId, SocketAddr)>) -> bool {
-    let mut any = false;
-    for (pod, dialled) in services {
-        any = true;
-        if let Err(error) = context.broker.remove_service(pod, dialled) {
-            tracing::error!(%error, "cannot take a Service back from the kernel");
-            context.verdicts.renew(context, pod);
-        }
-    }
-    any
 }
 
 /// Whether a Service that was left is what `mesh` says. What its verdicts on pods of this node rest on are those pods'
@@ -106,9 +98,11 @@ pub(super) async fn leave(context: &Arc<Context>, pod: &LocalPod, dialled: Socke
         }
     }
     // The kernel cannot take another endpoint where the one it chose is not reached.
+    let mut left_out = Vec::new();
     for (address, verdict) in &mut decided.endpoints {
-        if context.balancer.doubts(&pod.uid, *address) {
+        if verdict.is_some() && context.balancer.doubts(&pod.uid, *address) {
             *verdict = None;
+            left_out.push(*address);
         }
     }
     let useful = decided.endpoints.iter().any(|(_, verdict)| verdict.is_some());
@@ -126,22 +120,19 @@ pub(super) async fn leave(context: &Arc<Context>, pod: &LocalPod, dialled: Socke
             });
         }
     }
-    let noted = LeftService {
-        choice: decided.choice,
-        endpoints: endpoints.iter().map(noted).collect(),
+    let service = NewService {
+        noted: LeftService {
+            choice: decided.choice,
+            endpoints: endpoints.iter().map(noted).collect(),
+            left_out,
+        },
+        versions: decided.versions,
+        endpoints: &endpoints,
     };
-    let evicted = left.insert_service(pod.id, dialled, noted);
-    if !endpoints.is_empty()
-        && let Err(error) = context
-            .broker
-            .set_service(pod.id, dialled, decided.versions, &endpoints)
-    {
-        left.remove_service(pod.id, dialled);
+    if let Err(error) = left.put_service(&*context.broker, pod.id, dialled, service) {
         context.verdicts.refused.failed.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%error, "no room for a Service");
     }
-    drop(left);
-    take_back(context, evicted.into_iter().map(|dialled| (pod.id, dialled)));
 }
 
 fn noted(endpoint: &ServiceEndpoint) -> LeftEndpoint {
