@@ -212,17 +212,18 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
         }
     }
     if attached.is_err() {
-        return;
+        // The pods are the agent's before this one, and the configuration is not.
+        return Verdicts::void_earlier(context);
     }
     // Those that are enrolled are not left over, and need not be findable by their path any more.
     let missing = wanted
         .values()
         .filter(|workload| context.pods.get(&workload.uid).is_none());
-    Verdicts::settled(context, mesh);
     release_left_over(context, missing.filter_map(|workload| workload.netns.as_deref()));
     if let Err(error) = context.broker.settle() {
-        tracing::error!(%error, "programs of an earlier agent may be attached still");
+        tracing::error!(%error, "what an earlier agent left may hold still");
     }
+    Verdicts::settled(context, mesh);
 }
 
 /// Where the node's programs ask maps of another layout: writes what this agent's will ask, then replaces them.
@@ -265,6 +266,14 @@ pub(crate) fn present_rows(context: &Context) -> BTreeMap<PodId, PodRows> {
 pub(crate) fn forget_rows(context: &Context) {
     for pod in context.pods.all() {
         *pod.rows.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// Lets go of pods that could not be taken back from a successor: the next [`reconcile`] enrols them anew. To be called before
+/// this agent is on duty, so that they stay captured meanwhile.
+pub(crate) fn give_up(context: &Context, lost: &[PodId]) {
+    for pod in lost.iter().filter_map(|id| context.pods.by_id(*id)) {
+        release(context, &pod);
     }
 }
 

@@ -190,20 +190,18 @@ impl Verdicts {
     /// Makes every verdict void that any agent has left: there is no configuration to say whether it holds.
     pub(crate) async fn void_all(context: &Context) {
         let _writing = context.duty.writing().await;
-        if !context.duty.is_on() {
-            return;
+        if context.duty.is_on() {
+            Self::void_earlier(context);
         }
+    }
+
+    /// Makes every verdict void that earlier agents have left about pods which this one has not enrolled.
+    pub(crate) fn void_earlier(context: &Context) {
         if let Err(error) = context.broker.void_others() {
             tracing::error!(%error, "verdicts of an agent with another layout may hold still");
         }
-        let pods = match context.broker.left_over() {
-            Ok(pods) => pods,
-            Err(error) => return tracing::error!(%error, "cannot list the pods of an earlier agent"),
-        };
-        for pod in pods {
-            if let Err(error) = context.broker.void_verdicts(pod) {
-                tracing::error!(%error, "cannot take a pod's version away");
-            }
+        if let Err(error) = context.broker.void_left_over() {
+            tracing::error!(%error, "cannot take a pod's version away");
         }
     }
 

@@ -125,7 +125,10 @@ impl Predecessor {
             }
             let rows = pods::present_rows(&self.context);
             match self.context.broker.take_back(&rows).await {
-                Ok(()) => break,
+                Ok(lost) => {
+                    pods::give_up(&self.context, &lost);
+                    break;
+                }
                 Err(error) => tracing::warn!(%error, "cannot take the kernel back yet"),
             }
         }

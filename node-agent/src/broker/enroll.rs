@@ -235,7 +235,7 @@ impl Broker {
     }
 
     /// Leaves a pod captured with nothing that lets anything pass.
-    fn shut(&self, id: PodId) -> Result<(), BrokerError> {
+    pub(super) fn shut(&self, id: PodId) -> Result<(), BrokerError> {
         self.void_verdicts(id)?;
         self.refuse_plaintext(id)?;
         Ok(self.maps.set_excluded_ranges(id, &[])?)

@@ -16,7 +16,7 @@ use crate::{
     sys::netns::Netns,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::AsFd as _,
     path::Path,
@@ -112,15 +112,20 @@ impl Broker {
         Ok(self.programs.void_others()?)
     }
 
-    /// Called when the pods are enrolled: no program of an earlier agent stays attached, and maps that nothing uses any more
-    /// go. A pod that could not be enrolled gets a program that knows nothing of it: closed. Costs nothing once it is done.
+    /// Called when the pods are enrolled: what another agent left of pods that this one could not enrol is closed, no program of
+    /// an earlier agent stays attached, and maps that nothing uses any more go. Costs nothing once it is done.
+    ///
+    /// # Errors
+    /// It is to be tried again; what could be closed is.
     pub fn settle(&self) -> Result<(), BrokerError> {
         if !self.unsettled.load(Ordering::Relaxed) {
             return Ok(());
         }
+        let closed = self.each_of_others(|id| self.shut(id));
         for id in self.left_over()? {
             self.programs.steer_again(id)?;
         }
+        closed?;
         self.programs.clean_up()?;
         self.unsettled.store(false, Ordering::Relaxed);
         Ok(())
@@ -131,20 +136,52 @@ impl Broker {
         Ok(self.programs.void_others()?)
     }
 
+    /// Takes the versions of pods away that another agent captured and this one has not enrolled: nobody follows the
+    /// configuration for what was left about them.
+    ///
+    /// # Errors
+    /// Of one of them; the others have none.
+    pub fn void_left_over(&self) -> Result<(), BrokerError> {
+        self.each_of_others(|id| self.void_verdicts(id))
+    }
+
+    /// Of pods that are captured or have a version, those that this agent has not enrolled. From the maps alone: an agent that
+    /// has no descriptor left to open anything with can do this.
+    fn each_of_others(&self, act: impl Fn(PodId) -> Result<(), BrokerError>) -> Result<(), BrokerError> {
+        let mut others = self.maps.captured();
+        others.append(&mut self.maps.verdicts.with_version());
+        let enrolled: BTreeSet<_> = self.pods().keys().copied().collect();
+        let mut result = Ok(());
+        for id in others.difference(&enrolled) {
+            if let Err(error) = act(*id) {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
     /// Takes the kernel back from a successor that is gone: maps, programs and listeners. `rows` is what the present
-    /// configuration says about the pods; one that it says nothing about takes no plaintext.
+    /// configuration says about the pods; one that it says nothing about takes no plaintext. Answers with those that it could
+    /// not take back: they are closed, and to be enrolled anew.
     ///
     /// # Errors
     /// [`KernelError::InUse`] while the successor lives; anything else leaves the pods to be tried again.
-    pub async fn take_back(&self, rows: &BTreeMap<PodId, PodRows>) -> Result<(), BrokerError> {
+    pub async fn take_back(&self, rows: &BTreeMap<PodId, PodRows>) -> Result<Vec<PodId>, BrokerError> {
         self.programs.take_back()?;
         self.unsettled.store(true, Ordering::Relaxed);
         let pods: Vec<PodId> = self.pods().keys().copied().collect();
-        let mut described = Vec::new();
+        let (mut described, mut lost) = (Vec::new(), Vec::new());
         for id in pods {
             match self.describe_again(id, rows.get(&id)).await {
                 Ok(()) => described.push(id),
-                Err(error) => cannot_take_back(id, &error),
+                Err(error) => {
+                    cannot_take_back(id, &error);
+                    // What the successor left is not this agent's to follow.
+                    if let Err(error) = self.shut(id) {
+                        tracing::error!(%error, "cannot close a pod");
+                    }
+                    lost.push(id);
+                }
             }
         }
         self.attach()?;
@@ -154,9 +191,10 @@ impl Broker {
                 .and_then(|namespace| Ok(self.programs.steer(id, namespace.as_fd())?));
             if let Err(error) = steered {
                 cannot_take_back(id, &error);
+                lost.push(id);
             }
         }
-        Ok(())
+        Ok(lost)
     }
 
     async fn describe_again(&self, id: PodId, rows: Option<&PodRows>) -> Result<(), BrokerError> {

@@ -25,7 +25,7 @@ impl Broker {
     /// was made with.
     ///
     /// # Errors
-    /// The kernel has no room for it; then nothing of it is there.
+    /// The kernel has no room for it; then nothing of it is there, nor of what was there before.
     pub fn set_service(
         &self,
         source: PodId,

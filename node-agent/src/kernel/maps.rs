@@ -16,7 +16,9 @@ use std::{
 use tramline_common::{
     Address, PodId,
     counter::Counter,
-    map::{Flow, FlowKey, ListenerKey, Owned, Pod, PodAddress, PodPort, RangeData, direction, name},
+    map::{
+        Flow, FlowKey, ListenerKey, MAX_PODS, Owned, Pod, PodAddress, PodPort, RangeData, direction, name,
+    },
 };
 
 /// `BPF_NOEXIST` of uapi `linux/bpf.h`.
@@ -88,6 +90,11 @@ impl Maps {
 
     pub(crate) fn remove_pod(&self, pod: PodId) -> Result<(), KernelError> {
         absent_is_fine(lock(&self.pods).remove(&pod), name::PODS)
+    }
+
+    /// Pods whose connects are captured.
+    pub(crate) fn captured(&self) -> BTreeSet<PodId> {
+        keys(&self.pods, MAX_PODS)
     }
 
     pub(crate) fn set_listener(&self, key: ListenerKey, socket: &impl AsRawFd) -> Result<(), KernelError> {
@@ -305,7 +312,7 @@ impl Maps {
     }
 
     fn own_capacities() -> [(&'static str, usize); 5] {
-        use tramline_common::map::{MAX_POD_ROWS, MAX_PODS, MAX_REGISTRY};
+        use tramline_common::map::{MAX_POD_ROWS, MAX_REGISTRY};
         [
             (name::PODS, MAX_PODS),
             (name::POD_ADDRESSES, MAX_POD_ROWS),
@@ -328,6 +335,15 @@ pub(super) fn one<T: TryFrom<Map, Error = MapError>>(
 ) -> Result<T, KernelError> {
     let taken = ebpf.take_map(map).ok_or(KernelError::Missing(map))?;
     T::try_from(taken).map_err(|source| KernelError::Map { map, source })
+}
+
+/// The keys of a map that only the agent writes.
+pub(super) fn keys<K: Plain + Ord, V: Plain>(
+    map: &Mutex<HashMap<MapData, K, V>>,
+    capacity: usize,
+) -> BTreeSet<K> {
+    let keys = lock(map);
+    keys.keys().take(2 * capacity).filter_map(Result::ok).collect()
 }
 
 /// A walk begins again where a key goes away under it (connections end all the time): without a bound it might never

@@ -31,7 +31,11 @@ impl ServiceMaps {
     }
 
     /// Leaves a Service: its endpoints under a number that nothing leads to yet, then the row that leads there. What was
-    /// there before goes last. On an error nothing of it stays.
+    /// there before goes last.
+    ///
+    /// # Errors
+    /// Then nothing of it stays, nor of what was there before: who asked knows of neither from then on. Where that fails too
+    /// (said by the log), [`Self::remove`] says so again.
     pub(crate) fn set(
         &self,
         key: VerdictKey,
@@ -39,15 +43,17 @@ impl ServiceMaps {
         endpoints: &[Endpoint],
     ) -> Result<(), KernelError> {
         let before = lock(&self.services).get(&key, 0).ok();
-        let done = self.write(key, row, endpoints);
+        let done = self
+            .write(key, row, endpoints)
+            .and_then(|()| before.map_or(Ok(()), |before| self.remove_endpoints(&before)));
         if done.is_err() {
-            self.remove_endpoints(&row)?;
+            for gone in [self.remove(&key), self.remove_endpoints(&row)] {
+                if let Err(error) = gone {
+                    tracing::debug!(%error, "something stays of a Service that the kernel refused");
+                }
+            }
         }
-        done?;
-        match before {
-            Some(before) => self.remove_endpoints(&before),
-            None => Ok(()),
-        }
+        done
     }
 
     fn write(&self, key: VerdictKey, row: ServiceRow, endpoints: &[Endpoint]) -> Result<(), KernelError> {

@@ -2,13 +2,13 @@
 
 use super::{
     KernelError,
-    maps::{Fill, absent_is_fine, count, in_map, lock, one},
+    maps::{Fill, absent_is_fine, count, in_map, keys, lock, one},
 };
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, RingBuf},
 };
-use std::{hash::Hash, sync::Mutex};
+use std::{collections::BTreeSet, hash::Hash, sync::Mutex};
 use tramline_common::{
     PodId,
     map::{FlowKey, MAX_PODS, name},
@@ -51,6 +51,11 @@ impl VerdictMaps {
     /// The version of a pod.
     pub(crate) fn version(&self, pod: PodId) -> Option<u64> {
         lock(&self.versions).get(&pod, 0).ok()
+    }
+
+    /// Pods that have a version.
+    pub(crate) fn with_version(&self) -> BTreeSet<PodId> {
+        keys(&self.versions, MAX_PODS)
     }
 
     /// Leaves a verdict.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tramline_e2e::world::address;
 use tramline_harness::manifests::Service;
@@ -245,5 +246,22 @@ fn follows_every_change() -> Result<()> {
     let nobody = SocketAddr::new(Ipv4Addr::new(10, 96, 77, 1).into(), 81);
     let report = stage.call(nobody, "")?;
     ensure!(report["received_bytes"] != 1000, "{report}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_takes_the_kernel_back_has_it_lead_again() -> Result<()> {
+    if !tramline_e2e::ready() {
+        return Ok(());
+    }
+    let mut stage = Stage::new("kernel_service_back")?;
+    stage.led(stage.vip4(), "")?;
+    let Mesh { agents, net, .. } = &mut stage.mesh;
+    let old = agents[0].succeed(net, Duration::from_secs(30))?;
+    let mut successor = agents[0].go_back_to(old)?;
+    successor.signal(Signal::SIGKILL)?;
+    successor.wait(SOON)?;
+    agents[0].wait_ready()?;
+    stage.led(stage.vip4(), "")?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
-use tramline_common::service::picked;
+use tramline_common::service::{MAX_ENDPOINTS, MAX_ENDPOINTS_OF_ROW, picked};
 use tramline_kernel_tests::two::{SOON, Two, server, two};
 use tramline_node_agent::broker::{KernelVerdict, ServiceEndpoint};
 
@@ -185,6 +185,39 @@ async fn a_listener_that_was_there_before_is_followed_too() {
     drop(second);
     assert_eq!(handed_over(&two), Some(0), "the agent can try another endpoint");
     assert_eq!(two.count("service_not_listening"), 1);
+}
+
+#[tokio::test]
+async fn a_service_that_the_kernel_refuses_leaves_nothing_not_even_what_was_there() {
+    let (two, app) = two("sg").await;
+    leave(&two, &[(server(), Some(KernelVerdict::Direct(two.to.id)))]);
+    drop(two.dial_to(service()).expect("led"));
+    app.accept().expect("at the application itself");
+    let versions = two.broker.versions(two.from.id, None).expect("version");
+    let many = vec![
+        ServiceEndpoint {
+            address: far(),
+            verdict: None,
+            load: 0,
+        };
+        MAX_ENDPOINTS_OF_ROW
+    ];
+    let set = |dialled| two.broker.set_service(two.from.id, dialled, versions, &many);
+    let others = MAX_ENDPOINTS / MAX_ENDPOINTS_OF_ROW - 1;
+    for port in 1..=others {
+        let port = u16::try_from(port).expect("a port");
+        set(SocketAddr::new([10, 96, 0, 2].into(), port)).expect("room");
+    }
+    set(service()).expect_err("no room");
+    assert!(!two.broker.has_service(two.from.id, service()));
+    let fill = two.broker.fill();
+    let endpoints = fill.iter().find(|fill| fill.map == "ENDPOINTS").expect("map");
+    assert_eq!(
+        endpoints.entries,
+        others * MAX_ENDPOINTS_OF_ROW,
+        "nothing is left over"
+    );
+    assert_eq!(handed_over(&two), None);
 }
 
 #[tokio::test]
