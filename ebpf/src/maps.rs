@@ -143,10 +143,12 @@ pub(crate) fn assign_listener(ctx: &SkLookupContext, pod: PodId, role: u32, fami
 /// The pod's row for the port, or its default row.
 #[inline(always)]
 pub(crate) fn plaintext(pod: PodId, port: u16) -> Option<u32> {
-    let inbound = direction::INBOUND;
-    let row = PLAINTEXT
-        .get_ptr(PodPort::new(pod, port, inbound))
-        .or_else(|| PLAINTEXT.get_ptr(PodPort::new(pod, 0, inbound)))?;
+    // One key for both questions: on Linux 6.1 every frame of `steer` counts in steps of 32 bytes, and 512 are all there are.
+    let mut key = PodPort::new(pod, port, direction::INBOUND);
+    let row = PLAINTEXT.get_ptr(&key).or_else(|| {
+        key.port = 0;
+        PLAINTEXT.get_ptr(&key)
+    })?;
     // SAFETY: a live map value; a four-byte aligned load is whole even while the agent replaces it.
     Some(unsafe { *row })
 }
@@ -159,14 +161,16 @@ fn listening_key(pod: PodId, port: u16) -> PodPort {
 /// Whether a socket of the pod listens on the port: one that `sockops` saw begin, or one that was there before.
 #[inline(always)]
 pub(crate) fn is_listening(pod: PodId, port: u16) -> bool {
+    // One key for both questions, as above.
+    let mut key = listening_key(pod, port);
     // SAFETY: a live map value; an aligned load is whole.
     let counted = LISTENING
-        .get_ptr(listening_key(pod, port))
+        .get_ptr(&key)
         .is_some_and(|count| unsafe { *count as i64 } > 0);
-    counted
-        || LISTENING
-            .get_ptr(PodPort::new(pod, port, direction::SEEDED))
-            .is_some()
+    counted || {
+        key.direction = direction::SEEDED;
+        LISTENING.get_ptr(&key).is_some()
+    }
 }
 
 /// One more listening socket; false if the table is full.
