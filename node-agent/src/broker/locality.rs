@@ -2,7 +2,8 @@
 //!
 //! Two pods of one node need not reach each other inside it: one with a branch network interface (Amazon's security groups for
 //! pods) leaves through the network and comes back, and what it sends in plaintext would be on the wire. Only two ways are
-//! taken for proven: two ports of one bridge, and a route of the node from the one's veth to the other's.
+//! taken for proven: two ports of one bridge, and a route of the node from the one's veth to the other's. Both directions have to
+//! be: the answers carry as much as the questions, and rules and second interfaces can lead them elsewhere.
 
 use super::{Broker, BrokerError};
 use crate::sys::netns::Netns;
@@ -48,6 +49,8 @@ pub enum NotProven {
     RoutedAway,
     /// No interface of the destination has the address.
     NoSuchAddress,
+    /// What the destination answers is not known to stay, though what it is sent does.
+    AnswersLeave,
     /// The kernel said something unexpected, or nothing.
     Unknown,
 }
@@ -62,13 +65,15 @@ impl fmt::Display for NotProven {
             Self::Uplink => "the bridge between them has a port that leads off the node",
             Self::RoutedAway => "the node does not route from the one pod's interface to the other's",
             Self::NoSuchAddress => "no interface of the destination has the address",
+            Self::AnswersLeave => "what the destination answers is not known to stay on the node",
             Self::Unknown => "the kernel does not say where packets go",
         })
     }
 }
 
 /// Netlink in one namespace, for as long as a proof takes.
-struct View {
+struct View<'a> {
+    namespace: &'a Netns,
     handle: Handle,
     _task: JoinSet<()>,
 }
@@ -81,7 +86,7 @@ struct FarEnd {
 }
 
 impl Broker {
-    /// Whether what pod `source` sends to the address `to` of pod `destination` stays on this node.
+    /// Whether what pod `source` sends to the address `to` of pod `destination`, and what is answered, stays on this node.
     pub async fn stays_on_node(
         &self,
         source: PodId,
@@ -89,15 +94,10 @@ impl Broker {
         to: IpAddr,
     ) -> Result<Result<(), NotProven>, BrokerError> {
         let (source, destination) = (self.namespace(source)?, self.namespace(destination)?);
-        let views = [&*source, &*destination, &self.home].map(|namespace| View::open(namespace, &self.home));
-        let [from, at, node] = views;
-        let (from, at, node) = (from?, at?, node?);
-        let proof = prove(
-            (&from, &source),
-            (&at, &destination),
-            (&node, &self.home),
-            to.to_canonical(),
-        );
+        let source = View::open(&source, &self.home)?;
+        let destination = View::open(&destination, &self.home)?;
+        let node = View::open(&self.home, &self.home)?;
+        let proof = prove(&source, &destination, &node, to.to_canonical());
         Ok(tokio::time::timeout(ANSWER, proof)
             .await
             .unwrap_or(Err(NotProven::Unknown)))
@@ -139,13 +139,30 @@ impl Broker {
 }
 
 async fn prove(
-    (from, source): (&View, &Netns),
-    (at, destination): (&View, &Netns),
-    (node, home): (&View, &Netns),
+    source: &View<'_>,
+    destination: &View<'_>,
+    node: &View<'_>,
     to: IpAddr,
 ) -> Result<(), NotProven> {
-    let leaves = from.route(to, None).await?;
-    let own = from.far_end(leaves.interface).await?;
+    let own = source.route(to, None, None).await?.source;
+    let own = own.ok_or(NotProven::NoRoute)?;
+    one_way((source, own), (destination, to), node).await?;
+    one_way((destination, to), (source, own), node)
+        .await
+        .map_err(|why| {
+            tracing::debug!(%why, from = %to, to = %own, "no proof for the answers");
+            NotProven::AnswersLeave
+        })
+}
+
+/// Whether what one pod sends from an address of its own to that of the other stays on the node.
+async fn one_way(
+    (from, own): (&View<'_>, IpAddr),
+    (at, to): (&View<'_>, IpAddr),
+    node: &View<'_>,
+) -> Result<(), NotProven> {
+    let leaves = from.route(to, Some(own), None).await?;
+    let near = from.far_end(leaves.interface).await?;
     let holder = at.interface_with(to).await?;
     let other = at.far_end(holder).await?;
     let on_link = leaves.gateway.is_none();
@@ -153,22 +170,23 @@ async fn prove(
     // A veth between the two pods.
     let between = (
         FarEnd {
-            namespace: from.number_of(destination).await?,
+            namespace: from.number_of(at.namespace).await?,
             index: holder,
         },
         FarEnd {
-            namespace: at.number_of(source).await?,
+            namespace: at.number_of(from.namespace).await?,
             index: leaves.interface,
         },
     );
-    if on_link && (own, other) == between {
+    if on_link && (near, other) == between {
         return Ok(());
     }
 
-    if own.namespace != from.number_of(home).await? || other.namespace != at.number_of(home).await? {
+    let home = node.namespace;
+    if near.namespace != from.number_of(home).await? || other.namespace != at.number_of(home).await? {
         return Err(NotProven::Elsewhere);
     }
-    let (enters, exits) = (node.link(own.index).await?, node.link(other.index).await?);
+    let (enters, exits) = (node.link(near.index).await?, node.link(other.index).await?);
     let (enters_bridge, exits_bridge) = (node.bridge_of(&enters).await?, node.bridge_of(&exits).await?);
     if on_link && enters_bridge.is_some() && enters_bridge == exits_bridge {
         return Ok(());
@@ -182,11 +200,8 @@ async fn prove(
             .await
             .map_err(|_| NotProven::RoutedAway)?;
     }
-    let arrives = enters_bridge.unwrap_or(own.index);
-    let routed = node
-        .route(to, Some((leaves.source.ok_or(NotProven::NoRoute)?, arrives)))
-        .await;
-    match routed {
+    let arrives = enters_bridge.unwrap_or(near.index);
+    match node.route(to, Some(own), Some(arrives)).await {
         Ok(Way {
             interface,
             gateway: None,
@@ -203,8 +218,8 @@ struct Way {
     source: Option<IpAddr>,
 }
 
-impl View {
-    fn open(namespace: &Netns, home: &Netns) -> Result<Self, BrokerError> {
+impl<'a> View<'a> {
+    fn open(namespace: &'a Netns, home: &Netns) -> Result<Self, BrokerError> {
         let (connection, handle, _) =
             namespace
                 .run(home, rtnetlink::new_connection)
@@ -214,11 +229,15 @@ impl View {
                 })?;
         let mut task = JoinSet::new();
         task.spawn(connection);
-        Ok(Self { handle, _task: task })
+        Ok(Self {
+            namespace,
+            handle,
+            _task: task,
+        })
     }
 
-    /// The route to an address: for what is sent here, or for what arrives from an address by an interface.
-    async fn route(&self, to: IpAddr, arriving: Option<(IpAddr, u32)>) -> Result<Way, NotProven> {
+    /// The route to an address, of what is sent from an address: here, or by somebody whose packets arrive by an interface.
+    async fn route(&self, to: IpAddr, from: Option<IpAddr>, arriving: Option<u32>) -> Result<Way, NotProven> {
         let mut message = match to {
             IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(v4, 32)
@@ -233,14 +252,14 @@ impl View {
         message.header = Default::default();
         message.header.address_family = family;
         message.header.destination_prefix_length = bits;
-        if let Some((from, interface)) = arriving {
+        if let Some(from) = from {
             message.header.source_prefix_length = bits;
             message.attributes.push(RouteAttribute::Source(match from {
                 IpAddr::V4(v4) => RouteAddress::Inet(v4),
                 IpAddr::V6(v6) => RouteAddress::Inet6(v6),
             }));
-            message.attributes.push(RouteAttribute::Iif(interface));
         }
+        message.attributes.extend(arriving.map(RouteAttribute::Iif));
         let replies = self.handle.route().get(message).execute();
         tokio::pin!(replies);
         let reply: RouteMessage = replies

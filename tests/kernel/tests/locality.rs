@@ -170,10 +170,103 @@ async fn routed() {
     assert_eq!(away, Err(NotProven::RoutedAway));
     ip(&format!("rule del iif {first} lookup 101 priority 10"));
     assert_eq!(proof(&pod, &other_at(&other), OTHER_V4).await, Ok(()));
+    // The same of the other pod: what is sent there stays, what it answers does not.
+    ip(&format!("rule add iif {OTHERS} lookup 101 priority 10"));
+    let answers = proof(&pod, &other_at(&other), OTHER_V4).await;
+    assert_eq!(answers, Err(NotProven::AnswersLeave));
+    ip(&format!("rule del iif {OTHERS} lookup 101 priority 10"));
+    assert_eq!(proof(&pod, &other_at(&other), OTHER_V4).await, Ok(()));
     // By a gateway to the destination's interface is not to the destination.
     ip(&format!("route replace {OTHER_V4} via 10.98.7.9 dev off"));
     let away = proof(&pod, &other_at(&other), OTHER_V4).await;
     assert_eq!(away, Err(NotProven::RoutedAway));
+}
+
+/// A destination that answers by another interface than the one it is asked by.
+#[tokio::test]
+async fn answered_by_a_second_interface() {
+    if is_outside("answered_by_a_second_interface") {
+        return;
+    }
+    let pod = Pod::new("d");
+    let other = Other::new(&pod);
+    bridge("br0", &first("d"));
+    bridge("br0", OTHERS);
+    assert_eq!(proof(&pod, &other_at(&other), OTHER_V4).await, Ok(()));
+    ip(&format!(
+        "link add second type veth peer name eth1 netns {}",
+        other.0
+    ));
+    ip(&format!("-n {} link set eth1 up", other.0));
+    ip("link set second up");
+    for (own, to) in [(OTHER_V4, V4), (OTHER_V6, tramline_kernel_tests::V6)] {
+        let family = if to.contains(':') { "-6 " } else { "" };
+        ip(&format!("-n {} {family}route add {to} dev eth1", other.0));
+        let answers = proof(&pod, &other_at(&other), own).await;
+        assert_eq!(answers, Err(NotProven::AnswersLeave), "{to}");
+        // Only for what it sends from this address.
+        ip(&format!("-n {} {family}route del {to} dev eth1", other.0));
+        ip(&format!(
+            "-n {} {family}route add {to} dev eth1 table 101",
+            other.0
+        ));
+        ip(&format!(
+            "-n {} {family}rule add from {own} lookup 101 priority 10",
+            other.0
+        ));
+        let answers = proof(&pod, &other_at(&other), own).await;
+        assert_eq!(answers, Err(NotProven::AnswersLeave), "{to} by its rule");
+        ip(&format!(
+            "-n {} {family}rule del from {own} lookup 101 priority 10",
+            other.0
+        ));
+        assert_eq!(proof(&pod, &other_at(&other), own).await, Ok(()), "{to}");
+    }
+}
+
+/// A rule about the destination's interface is among the changes after which ways are proven anew.
+#[tokio::test]
+async fn a_rule_for_the_answers_is_noticed() {
+    if is_outside("a_rule_for_the_answers_is_noticed") {
+        return;
+    }
+    let pod = Pod::new("e");
+    let other = Other::new(&pod);
+    ip(&format!("route add {V4} dev {}", first("e")));
+    ip(&format!("route add {OTHER_V4} dev {OTHERS}"));
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("sysctl");
+    // Not neighbours: each by a gateway that is not there.
+    for (netns, own) in [(pod.name().to_owned(), V4), (other.0.clone(), OTHER_V4)] {
+        ip(&format!("-n {netns} addr flush dev eth0"));
+        ip(&format!("-n {netns} addr add {own}/32 dev eth0"));
+        ip(&format!("-n {netns} route add 169.254.1.1 dev eth0"));
+        ip(&format!("-n {netns} route add default via 169.254.1.1 dev eth0"));
+    }
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    let rows = rows(plaintext::DROP);
+    let from = broker.enroll(&pod.netns(), &rows).await.expect("enroll");
+    let at = broker.enroll(&other_at(&other), &rows).await.expect("enroll");
+    let to: IpAddr = OTHER_V4.parse().expect("address");
+    let proof = async || {
+        let proof = broker.stays_on_node(from.id, at.id, to).await;
+        proof.expect("both are enrolled")
+    };
+    let mut changes = broker.topology_changes().expect("netlink");
+    assert_eq!(proof().await, Ok(()));
+    ip("route add unreachable default table 101");
+    ip(&format!("rule add iif {OTHERS} lookup 101 priority 10"));
+    let noticed = tokio::time::timeout(std::time::Duration::from_secs(10), async {
+        loop {
+            changes.recv().await.expect("a change");
+            if proof().await == Err(NotProven::AnswersLeave) {
+                return;
+            }
+        }
+    });
+    noticed.await.expect("the rule is noticed");
+    for id in [from.id, at.id] {
+        broker.withdraw(id).expect("withdraw");
+    }
 }
 
 #[tokio::test]
