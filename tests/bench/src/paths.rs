@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args as ClapArgs;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
@@ -70,7 +70,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bars = rows.iter().filter_map(bar).collect();
     let results = begun.end(&args.commit, args.rounds, Body { rows, bars });
     show(&results);
-    results.write(args.json.as_deref())
+    results.write(args.json.as_deref())?;
+    verdict(&results.body.bars)
+}
+
+/// A broken promise is a failed run, after its results have been written.
+fn verdict(bars: &[Bar]) -> Result<()> {
+    match bars.iter().filter(|bar| !bar.held).count() {
+        0 => Ok(()),
+        broken => bail!("{broken} of {} bars are broken", bars.len()),
+    }
 }
 
 /// The pairs that are asked for; where nothing is named, all.
@@ -142,6 +151,7 @@ fn bar(row: &Row) -> Option<Bar> {
     let (bound, bar) = match row.metric {
         "gbit_per_s" => ("at least", 0.95),
         "connections_per_s" => ("at least", 0.8),
+        // What a short connection may cost is the bar of the rate: one after the other, it is the reciprocal.
         "p50_us" if row.load.starts_with("round_trip") => ("at most", 1.05),
         _ => return None,
     };
@@ -231,6 +241,20 @@ mod tests {
             bar(&row("cross_node", "p50_us", 2.0, [2.0, 2.0])).is_none(),
             "no promise"
         );
+    }
+
+    #[test]
+    fn a_run_with_a_broken_bar_fails() {
+        let of = |intervals: &[[f64; 2]]| {
+            let rows = intervals
+                .iter()
+                .map(|interval| row("pass_through", "p50_us", interval[0], *interval));
+            verdict(&rows.filter_map(|row| bar(&row)).collect::<Vec<_>>())
+        };
+        of(&[]).expect("no bar");
+        of(&[[0.9, 1.1], [1.0, 1.0]]).expect("two bars that held");
+        let error = of(&[[0.9, 1.1], [1.06, 1.1]]).expect_err("a broken bar");
+        assert_eq!(error.to_string(), "1 of 2 bars are broken");
     }
 
     #[test]
