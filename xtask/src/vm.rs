@@ -6,6 +6,7 @@ mod kernel;
 mod modules;
 mod qemu;
 
+use std::env;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -34,9 +35,20 @@ const MODULES: [&str; 8] = [
     "sch_netem",
 ];
 
-/// The end-to-end tests that run on the other kernels too: captured connections, and tunnels over a bad link, for which not every
-/// kernel has what it takes. The whole suite takes too long there.
-const E2E: [&str; 3] = ["same_node", "cross_node", "bad_link"];
+/// The end-to-end tests that run on the other kernels too: capture, verdicts, restarts of the agent, and tunnels over a bad link,
+/// for which not every kernel has what it takes. The whole suite takes too long there.
+const E2E: [&str; 7] = [
+    "same_node",
+    "cross_node",
+    "kernel_path",
+    "kernel_services",
+    "kernel_services_outside",
+    "restart_under_load",
+    "bad_link",
+];
+
+/// Names of test programs, with commas between them, to run no others.
+const ONLY: &str = "TRAMLINE_VM_TESTS";
 
 /// The kernel tests that do not: it loads hundreds of programs, and what it asks of a kernel `layouts` asks too.
 const NOT_HERE: [&str; 1] = ["crash_points"];
@@ -84,6 +96,11 @@ impl Payload {
         let of_e2e = tests
             .iter()
             .filter(|test| test.directory == "tests/e2e" && E2E.contains(&test.name.as_str()));
+        let only = env::var(ONLY).ok();
+        let is_wanted = |name: &str| {
+            only.as_ref()
+                .is_none_or(|only| only.split(',').any(|wanted| wanted == name))
+        };
         Ok(Self {
             init: binaries
                 .get("tramline-vm-guest")
@@ -96,6 +113,7 @@ impl Payload {
                 .collect(),
             tests: of_kernel
                 .chain(of_e2e)
+                .filter(|test| is_wanted(&test.name))
                 .map(|test| (test.name.clone(), test.executable.clone()))
                 .collect(),
         })

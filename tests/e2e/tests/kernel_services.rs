@@ -14,8 +14,6 @@ use tramline_harness::process::Process;
 use tramline_harness::wait;
 
 const SOON: Duration = Duration::from_secs(10);
-/// The agent gathers what the kernel tells for 20 ms.
-const TOLD: Duration = Duration::from_millis(200);
 
 /// A client with one endpoint of Service `server` on its own node, one on the other.
 struct Stage {
@@ -60,6 +58,22 @@ impl Stage {
     fn call(&self, to: SocketAddr, options: &str) -> Result<Value> {
         let args = format!("client --to {to} --send-bytes 1000 --timeout-ms 5000 {options}");
         self.mesh.net.call_one(&self.client, &args)
+    }
+
+    /// Waits until the agent has heard of this many connections to the near endpoint that the kernel led in vain: what is told
+    /// is written down last.
+    fn wait_told(&self, refused: usize) -> Result<()> {
+        let agent = self.mesh.agent(1)?;
+        wait::until("the agent to hear of a refused connection", SOON, || {
+            let lines = agent.access_log()?;
+            let in_vain = lines.iter().filter(|line| {
+                line["carried_by"] == "kernel"
+                    && line["direction"] == "outbound"
+                    && line["dst.workload"] == "near"
+                    && line["reason"] == "connect_refused"
+            });
+            Ok((in_vain.count() >= refused).then_some(()))
+        })
     }
 
     fn all_answered(&self, to: SocketAddr) -> Result<()> {
@@ -230,7 +244,7 @@ fn follows_every_change() -> Result<()> {
     for _ in 0..30 {
         if stage.call(to, "")?["received_bytes"] != 1000 {
             refused += 1;
-            std::thread::sleep(TOLD);
+            stage.wait_told(refused)?;
         }
     }
     ensure!(refused <= 1, "{refused} of 30 were refused");

@@ -15,8 +15,6 @@ use tramline_harness::wait;
 const SOON: Duration = Duration::from_secs(20);
 /// Two times as long as the agent leaves an endpoint alone.
 const A_WHILE: Duration = Duration::from_secs(11);
-/// The agent gathers what the kernel tells for 20 ms.
-const TOLD: Duration = Duration::from_millis(200);
 /// The kernel sends a SYN again after a second.
 const NOTICED: Duration = Duration::from_millis(1_500);
 
@@ -121,7 +119,10 @@ fn an_endpoint_that_failed_is_the_agents_until_it_is_reached() -> Result<()> {
     wait::until("a connection to be led to the dead endpoint", SOON, || {
         Ok((stage.call()?["received_bytes"] != 1000).then_some(()))
     })?;
-    std::thread::sleep(TOLD);
+    // What is told is written down last.
+    stage.mesh.agent(1)?.wait_access(SOON, |line| {
+        line["carried_by"] == "kernel" && line["dst.workload"] == "one" && line["reason"] == "connect_refused"
+    })?;
     stage.all_answered()?;
     stage
         .servers
@@ -139,7 +140,7 @@ fn an_endpoint_that_failed_is_the_agents_until_it_is_reached() -> Result<()> {
     for _ in 0..10 {
         under_way.push(stage.mesh.net.app(&stage.client, &stage.command(30_000))?);
     }
-    std::thread::sleep(NOTICED);
+    std::thread::sleep(wait::stretched(NOTICED));
     stage.all_answered()?;
     swallow("del")?;
     stage.wait_led_to("one")?;

@@ -157,6 +157,7 @@ impl Process {
     /// It was still running after `limit`.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let start = Instant::now();
+        let limit = wait::stretched(limit);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
