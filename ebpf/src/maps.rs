@@ -142,6 +142,10 @@ pub(crate) fn assign_listener(ctx: &SkLookupContext, pod: PodId, role: u32, fami
 
 /// The pod's row for the port, or its default row.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value the key would be copied, and the copies take room on the stack"
+)]
 pub(crate) fn plaintext(pod: PodId, port: u16) -> Option<u32> {
     // One key for both questions: on Linux 6.1 every frame of `steer` counts in steps of 32 bytes, and 512 are all there are.
     let mut key = PodPort::new(pod, port, direction::INBOUND);
@@ -160,6 +164,10 @@ fn listening_key(pod: PodId, port: u16) -> PodPort {
 
 /// Whether a socket of the pod listens on the port: one that `sockops` saw begin, or one that was there before.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value the key would be copied, and the copies take room on the stack"
+)]
 pub(crate) fn is_listening(pod: PodId, port: u16) -> bool {
     // One key for both questions, as above.
     let mut key = listening_key(pod, port);
