@@ -78,16 +78,20 @@ fn two_trust_domains_are_one_mesh() -> Result<()> {
     }
 
     // Without the alias the other's certificate is nobody's, whatever its root.
-    mesh.agents[1].set("--trust-domain-alias", "else.example");
-    let net = &mesh.net;
-    mesh.agents[1].stop()?;
-    mesh.agents[1].begin(net)?;
-    mesh.agents[1].wait_ready()?;
-    mesh.wait_enrolled(&named("server2")?)?;
-    let (client, server) = (named("friend1")?, named("server2")?.at4(5000));
+    mesh.agents[0].set("--trust-domain-alias", "else.example");
+    mesh.agents[0].stop()?;
+    mesh.agents[0].restart(&mesh.net)?;
+    mesh.wait_enrolled(&named("server1")?)?;
+    let (client, server) = (named("friend2")?, named("server1")?.at4(5000));
     ensure!(
         !is_answered(&mut mesh, &client, server)?,
         "an unknown trust domain is let in"
     );
+    let friend = format!("spiffe://{}", principal(DOMAINS[1], "friend"));
+    mesh.agent(2)?.wait_access(SOON, |line| {
+        line["direction"] == "outbound"
+            && line["src.identity"] == friend
+            && line["reason"] == "certificate_refused"
+    })?;
     Ok(())
 }
