@@ -7,11 +7,11 @@ use super::{
     seeds::Seeds,
 };
 use crate::sys::netns::Netns;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
-    net::{IpAddr, TcpListener},
+    net::{IpAddr, Ipv6Addr, TcpListener},
     os::fd::OwnedFd,
     path::Path,
     sync::{Arc, Mutex, atomic::Ordering},
@@ -168,7 +168,7 @@ impl Broker {
         let ports: Vec<_> = excluded_ports(id, rows).collect();
         self.maps.set_excluded_ports(id, &ports)?;
         let ranges = &rows.excluded_outbound_ranges;
-        let ranges: Vec<_> = ranges.iter().map(|range| range_row(id, range)).collect();
+        let ranges: Vec<_> = range_rows(id, ranges).into_iter().collect();
         self.maps.set_excluded_ranges(id, &ranges)?;
         Ok(())
     }
@@ -201,11 +201,12 @@ impl Broker {
             .collect();
         let gone: Vec<_> = old.iter().filter(|key| !new.contains(key)).copied().collect();
         self.maps.change_excluded_ports(&set, &gone)?;
-        let (old, new) = (&before.excluded_outbound_ranges, &rows.excluded_outbound_ranges);
-        let of = |ranges: &mut dyn Iterator<Item = &IpNet>| -> Vec<_> {
-            ranges.map(|range| range_row(id, range)).collect()
-        };
-        let (set, gone) = (of(&mut new.difference(old)), of(&mut old.difference(new)));
+        let (old, new) = (
+            range_rows(id, &before.excluded_outbound_ranges),
+            range_rows(id, &rows.excluded_outbound_ranges),
+        );
+        let set: Vec<_> = new.difference(&old).copied().collect();
+        let gone: Vec<_> = old.difference(&new).copied().collect();
         Ok(self.maps.change_excluded_ranges(&set, &gone)?)
     }
 
@@ -380,21 +381,36 @@ fn excluded_ports(id: PodId, rows: &PodRows) -> impl Iterator<Item = PodPort> {
     outbound.chain(inbound.map(move |port| PodPort::new(id, *port, direction::INBOUND)))
 }
 
-fn range_row(id: PodId, range: &IpNet) -> (u32, RangeData) {
-    let bits = match range {
+fn range_rows(id: PodId, ranges: &BTreeSet<IpNet>) -> HashSet<(u32, RangeData)> {
+    let row = |bits: u8, network: IpAddr| (RangeData::prefix_len(bits), RangeData::new(id, network.into()));
+    let of = |range: &IpNet| match range {
         // IPv4 is stored mapped: its network starts after 96 bits.
-        IpNet::V4(v4) => 96 + v4.prefix_len(),
-        IpNet::V6(v6) => v6.prefix_len(),
+        IpNet::V4(v4) => vec![row(96 + v4.prefix_len(), v4.network().into())],
+        IpNet::V6(v6) => without_mapped(*v6)
+            .into_iter()
+            .map(|part| row(part.prefix_len(), part.network().into()))
+            .collect(),
     };
-    (
-        RangeData::prefix_len(bits),
-        RangeData::new(id, Address::from(range.network())),
-    )
+    ranges.iter().flat_map(of).collect()
+}
+
+/// A range of IPv6 as ranges that leave IPv4 out, which is stored mapped: of one that covers it, what lies beside it at each bit.
+fn without_mapped(range: Ipv6Net) -> Vec<Ipv6Net> {
+    const MAPPED: u128 = 0xffff << 32;
+    const MAPPED_BITS: u8 = 96;
+    if range.prefix_len() >= MAPPED_BITS || !range.contains(&Ipv6Addr::from(MAPPED)) {
+        return vec![range];
+    }
+    let beside = (range.prefix_len() + 1..=MAPPED_BITS).filter_map(|bits| {
+        let other = MAPPED ^ (1 << (128 - u32::from(bits)));
+        Some(Ipv6Net::new(other.into(), bits).ok()?.trunc())
+    });
+    beside.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PodRows, plaintext_rows};
+    use super::{PodRows, plaintext_rows, range_rows, without_mapped};
     use tramline_common::map::plaintext;
 
     #[test]
@@ -408,5 +424,33 @@ mod tests {
             .map(|(key, verdict)| (key.port, verdict))
             .collect();
         assert_eq!(ports, [(80, plaintext::DROP), (0, plaintext::PASS)]);
+    }
+
+    #[test]
+    fn a_range_of_ipv6_says_nothing_of_ipv4() {
+        let everything = without_mapped("::/0".parse().unwrap());
+        let is_in = |address: &str| {
+            let address: std::net::Ipv6Addr = address.parse().unwrap();
+            everything.iter().filter(|part| part.contains(&address)).count()
+        };
+        for address in [
+            "::",
+            "::fffe:0:1",
+            "::1:0:0:0",
+            "2001:db8::1",
+            "ffff::",
+            "fd00::1",
+        ] {
+            assert_eq!(is_in(address), 1, "{address}");
+        }
+        for address in ["::ffff:0.0.0.0", "::ffff:10.0.0.1", "::ffff:255.255.255.255"] {
+            assert_eq!(is_in(address), 0, "{address}");
+        }
+        for range in ["fd00::/8", "::ffff:a00:0/104", "::/97"] {
+            assert_eq!(without_mapped(range.parse().unwrap()), [range.parse().unwrap()]);
+        }
+        // Both have rows in common; that of IPv4 is its own.
+        let ranges = ["::/0", "::/8", "10.0.0.0/8"].map(|range| range.parse().unwrap());
+        assert_eq!(range_rows(7, &ranges.into()).len(), 96 + 1);
     }
 }
