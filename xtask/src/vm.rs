@@ -37,11 +37,10 @@ const MODULES: [&str; 8] = [
 
 /// The end-to-end tests that run on the other kernels too: capture, verdicts, restarts of the agent, and tunnels over a bad link,
 /// for which not every kernel has what it takes. The whole suite takes too long there.
-const E2E: [&str; 7] = [
+const E2E: [&str; 6] = [
     "same_node",
     "cross_node",
     "kernel_path",
-    "kernel_services",
     "kernel_services_outside",
     "restart_under_load",
     "bad_link",

@@ -51,7 +51,7 @@ fn run_one(program: &Path) -> Result<()> {
         // Of random meshes as many as an emulated processor does in its time.
         .env("TRAMLINE_MESHES", "12")
         // And of restarts under load.
-        .env("TRAMLINE_RESTART_ROUNDS", "4")
+        .env("TRAMLINE_RESTART_ROUNDS", "2")
         // For what takes longer there and is not what a test measures.
         .env("TRAMLINE_TEST_PATIENCE", "6")
         // Its module is in the image.
