@@ -12,6 +12,8 @@ use tramline_harness::process::Process;
 use tramline_harness::wait;
 
 const SOON: Duration = Duration::from_secs(10);
+/// For one answer of a server that has nothing else to do.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// A connection to an echo server that a pod holds open.
 #[derive(Debug)]
@@ -27,7 +29,8 @@ impl Held {
     /// # Errors
     /// Nobody answers.
     pub fn new(net: &Net, pod: &Pod, to: SocketAddr) -> Result<Self> {
-        let args = format!("hold --to {to} --count 1 --timeout-ms 3000");
+        let patience = wait::stretched(ANSWER).as_millis();
+        let args = format!("hold --to {to} --count 1 --timeout-ms {patience}");
         let mut process = net.app(pod, &args)?;
         let event = process.wait_event("held", SOON)?;
         ensure!(event["alive"] == 1, "{event}");
