@@ -135,7 +135,7 @@ pub struct Workload {
     pub ports: Vec<ContainerPort>,
     /// What capture leaves alone.
     pub capture: CaptureExclusions,
-    /// Path of the network namespace (`tramline.dev/netns`); only for pods on this node.
+    /// Path of the network namespace (`tramline.dev/netns`); only for pods on this node, or of all where there is none.
     pub netns: Option<Arc<str>>,
     /// Whether the mesh handles this pod's traffic.
     pub enrolled: bool,

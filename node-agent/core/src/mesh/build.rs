@@ -171,7 +171,7 @@ fn build_workloads<'a>(
 ) -> Vec<(ObjectRef, Arc<Workload>)> {
     let labels = workloads::namespace_labels(&objects.namespaces);
     let mut by_uid: HashMap<WorkloadUid, &'a Pod> = HashMap::new();
-    let mut by_netns: HashMap<Arc<str>, &'a Pod> = HashMap::new();
+    let mut by_netns: HashMap<(Arc<str>, Arc<str>), &'a Pod> = HashMap::new();
     let mut built = Vec::new();
     for pod in objects.pods.iter().filter(|pod| !pod.ended) {
         let labels = labels.get(&pod.meta.object.namespace).copied();
@@ -183,7 +183,7 @@ fn build_workloads<'a>(
             errors.push(ObjectError::new(&pod.meta.object, "metadata.uid", problem));
         }
         if let Some(netns) = &workload.netns
-            && let Some(first) = by_netns.insert(netns.clone(), pod)
+            && let Some(first) = by_netns.insert((pod.node.clone(), netns.clone()), pod)
         {
             let problem = format!("{} has the same network namespace", first.meta.object);
             errors.push(ObjectError::new(

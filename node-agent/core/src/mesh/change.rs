@@ -181,10 +181,9 @@ impl Step {
                 .get(&added.uid)
                 .is_some_and(|present| Arc::ptr_eq(present, added))
         });
-        if let Some(other) = local
-            .chain(added)
-            .find(|other| other.netns.is_some() && other.netns == workload.netns)
-        {
+        if let Some(other) = local.chain(added).find(|other| {
+            other.netns.is_some() && other.netns == workload.netns && other.node == workload.node
+        }) {
             refuse(
                 "metadata.annotations.tramline.dev/netns",
                 format!("{} has the same network namespace", pod_name(other)),

@@ -106,7 +106,8 @@ pub(super) fn workload(
         labels: labels.clone(),
         ports: pod.ports.clone(),
         capture,
-        netns: netns.filter(|_| pod.node == settings.node_name),
+        // Who asks for no node asks for all of them.
+        netns: netns.filter(|_| settings.node_name.is_empty() || pod.node == settings.node_name),
         enrolled,
     })
 }

@@ -119,4 +119,24 @@ fn without_a_node_the_agents_of_all_nodes_are_asked() {
         Err(Exit::Failure)
     );
     assert_eq!(exit(&["validate", "--node", "n2"], dir.path()), Ok(()));
+    // On two nodes the same path is another namespace; on one it is not.
+    let pod = |name: &str, node: &str, ip: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{istio.io/dataplane-mode: tramline}}\n  \
+             annotations: {{tramline.dev/netns: /run/netns/x}}\nspec: {{nodeName: {node}}}\nstatus: {{podIP: {ip}}}\n"
+        )
+    };
+    let write = |text: String| fs::write(dir.path().join("a.yaml"), text).unwrap();
+    write(format!(
+        "{}---\n{}",
+        pod("a", "n1", "10.0.0.1"),
+        pod("b", "n2", "10.0.0.2")
+    ));
+    assert_eq!(exit(&["validate"], dir.path()), Ok(()));
+    write(format!(
+        "{}---\n{}",
+        pod("a", "n1", "10.0.0.1"),
+        pod("b", "n1", "10.0.0.2")
+    ));
+    assert_eq!(exit(&["validate"], dir.path()), Err(Exit::Failure));
 }
