@@ -27,7 +27,7 @@ pub(crate) fn boot(kernel: &Path, image: &Path) -> Result<Counts> {
             "-smp",
             "2",
             "-m",
-            "2048",
+            "4096",
         ])
         .args([
             "-nodefaults",
