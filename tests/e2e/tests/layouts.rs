@@ -99,12 +99,20 @@ fn a_successor_that_is_killed_at_any_moment_leaves_nothing_open() -> Result<()> 
     }
     drop(probe.stdin());
     let lines = probe.finish(Duration::from_secs(20))?;
-    // What an agent carried when it was killed ended with it: one probe at a time.
+    // What an agent carried when it was killed ended with it: one probe at a time, and on a busy machine the next one too, which
+    // reaches its listener while the kernel closes its descriptors one after the other.
     let is_cut = |result: &str| matches!(result, "ECONNRESET" | "UnexpectedEof");
-    let results = lines.iter().filter_map(|line| line["result"].as_str());
-    let cut = results.filter(|result| is_cut(result)).count();
+    let results = lines
+        .iter()
+        .filter(|line| line["result"].as_str().is_some_and(is_cut));
+    let cut: Vec<_> = results.map(|line| &line["at_ms"]).collect();
     let asked = all_are(&lines, |result| result == "ok" || is_cut(result))?;
-    ensure!(asked > 50 && cut <= LIVES.len() + 4, "{asked} probes, {cut} cut");
+    let kills = LIVES.len() + 4;
+    ensure!(
+        asked > 50 && cut.len() <= 2 * kills,
+        "{asked} probes, {} cut in {kills} kills, at {cut:?} ms",
+        cut.len()
+    );
     for knock in &mut hostile {
         drop(knock.stdin());
     }
