@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::report::{self, Report};
 
 /// One program's time; an emulated processor is some thirty times slower than a real one.
-const LIMIT: Duration = Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// Runs every program in `directory`; none is a success.
 pub(crate) fn run(report: &mut Report, directory: &Path) {
