@@ -65,6 +65,8 @@ pub(crate) struct Waits {
     pub(crate) service: Duration,
     /// For a destination outside the mesh; Linux itself gives up after 127 s, which no client of ours waits for.
     pub(crate) egress: Duration,
+    /// For an agent that starts to enrol a pod of its node.
+    pub(crate) enrolment: Duration,
 }
 
 impl Default for Waits {
@@ -73,6 +75,7 @@ impl Default for Waits {
             application: Duration::from_secs(5),
             service: Duration::from_secs(15),
             egress: Duration::from_secs(30),
+            enrolment: Duration::from_secs(10),
         }
     }
 }
@@ -89,6 +92,22 @@ impl Context {
             self.pods.get(&workload.uid)
         } else {
             None
+        }
+    }
+
+    /// The pod that `find` finds, for which an agent that starts may wait: it enrols one after the other. No longer than
+    /// `within`, and not at all once it has enrolled those that it can.
+    pub(crate) async fn once_enrolled(
+        &self,
+        within: Duration,
+        find: impl Fn(&LocalPods) -> Option<Arc<LocalPod>>,
+    ) -> Option<Arc<LocalPod>> {
+        tokio::select! {
+            biased;
+            pod = self.pods.once_there(&find) => Some(pod),
+            // What was enrolled just before that is found.
+            () = self.verdicts.wait_settled() => find(&self.pods),
+            () = tokio::time::sleep(within) => None,
         }
     }
 }

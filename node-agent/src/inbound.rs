@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::net::TcpStream;
 use tramline_core::{
     admit, authz, baggage,
     cluster::ClusterName,
@@ -34,8 +34,6 @@ use tramline_core::{
 /// From the moment another agent has the kernel: by then it has the pod's listeners too, so that the tunnels which other
 /// nodes open instead of these do not end here again.
 pub(crate) const SUCCESSION: Duration = Duration::from_secs(5);
-/// Time for an agent that starts to enrol the pods of its node.
-const ENROLMENT: Duration = Duration::from_secs(10);
 
 /// A connection whose source is proven.
 pub(crate) struct Arrival<'a> {
@@ -336,8 +334,7 @@ pub(crate) async fn plaintext(context: Arc<Context>, pod: Arc<LocalPod>, socket:
 /// The pod of this node that opened a connection which the kernel let pass, and which something changed for before it
 /// arrived: proven, as its 4-tuple was noted when its own socket dialled.
 ///
-/// An agent that starts enrols one pod after the other, and may have the listener of this one before it knows that one: then
-/// it waits until it knows all of them.
+/// An agent that starts may have the listener of this pod before it knows that one.
 async fn from_neighbour(
     context: &Context,
     pod: &LocalPod,
@@ -345,13 +342,9 @@ async fn from_neighbour(
     address: SocketAddr,
 ) -> Option<Arc<LocalPod>> {
     let source = context.broker.direct_source(pod.id, client, address)?;
-    match context.pods.by_id(source) {
-        Some(source) => Some(source),
-        None => {
-            let _ = timeout(ENROLMENT, context.verdicts.wait_settled()).await;
-            context.pods.by_id(source)
-        }
-    }
+    context
+        .once_enrolled(context.waits.enrolment, |pods| pods.by_id(source))
+        .await
 }
 
 /// Decides, and notes in `record` what the dry-run policies would have made of it.

@@ -20,12 +20,13 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tramline_common::PodId;
 use tramline_core::{
@@ -90,6 +91,7 @@ pub(crate) struct LocalPods {
     failures: Mutex<BTreeMap<WorkloadUid, String>>,
     /// For the metrics.
     pub(crate) counts: EnrolmentCounts,
+    entered: Notify,
 }
 
 /// The same pods by both of their names.
@@ -117,6 +119,19 @@ impl LocalPods {
     /// The pod with this namespace.
     pub(crate) fn by_id(&self, id: PodId) -> Option<Arc<LocalPod>> {
         self.pods.load().by_id.get(&id).cloned()
+    }
+
+    /// The pod that `find` finds, as soon as it does.
+    pub(crate) async fn once_there(&self, find: impl Fn(&Self) -> Option<Arc<LocalPod>>) -> Arc<LocalPod> {
+        loop {
+            let mut entered = pin!(self.entered.notified());
+            // Before the look, so that none enters between the two unnoticed.
+            entered.as_mut().enable();
+            if let Some(pod) = find(self) {
+                return pod;
+            }
+            entered.await;
+        }
     }
 
     /// All of them.
@@ -155,6 +170,7 @@ impl LocalPods {
             pods.by_id.insert(pod.id, pod.clone());
             pods
         });
+        self.entered.notify_waiters();
     }
 
     fn remove(&self, uid: &WorkloadUid) {

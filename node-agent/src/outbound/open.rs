@@ -8,13 +8,17 @@ use crate::{
     dial::{self, DialError},
     inbound,
     observe::{OpenConnection, Outcome, Path, SecurityPolicy},
-    pods::LocalPod,
+    pods::{LocalPod, LocalPods},
     random,
     recheck::{Decided, Outside, not_outside},
     tunnel::{ConnectRequest, Forwarded, PoolKey, Shown, TunnelError},
     verdicts::Verdicts,
 };
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::net::TcpStream;
 use tramline_core::{
     admit::{self, HBONE_PORT},
@@ -51,6 +55,7 @@ impl Dialled<'_> {
         let balancer = &context.balancer;
         let mut attempts = Attempts::new(balancer.now(), self.context.waits.service);
         let mut failure = None;
+        let mut has_waited = false;
         loop {
             let route = match self.route(attempts.tried()) {
                 Ok(route) => route,
@@ -63,11 +68,23 @@ impl Dialled<'_> {
                 info.service = route.service.clone();
                 info.destination_address = address;
             });
+            let missing = self.missing(&route.target).filter(|_| !has_waited);
+            let begun = Instant::now();
             let Some(service) = route.service else {
-                let far = self.connect(route.target, None, None, record).await?;
-                return Ok((far, live));
+                match self.connect(route.target, None, None, record).await {
+                    Ok(far) => return Ok((far, live)),
+                    Err(refusal) => {
+                        let patience = context.waits.enrolment;
+                        has_waited = self.wait_for(missing, &refusal, patience).await;
+                        if !has_waited {
+                            return Err(refusal);
+                        }
+                        self.follow()?;
+                        continue;
+                    }
+                }
             };
-            if failure.is_none() {
+            if failure.is_none() && !has_waited {
                 balancer.begun(&service);
             }
             balancer.chosen(self.client.0.ip(), &service, self.original.0.port(), address);
@@ -84,6 +101,12 @@ impl Dialled<'_> {
                 Err(refusal) if !is_about_endpoint(refusal.reason) => return Err(refusal),
                 Err(refusal) => {
                     drop(live);
+                    let patience = within.saturating_sub(begun.elapsed());
+                    if self.wait_for(missing, &refusal, patience).await {
+                        has_waited = true;
+                        self.follow()?;
+                        continue;
+                    }
                     balancer.failed(&self.source.uid, address);
                     Verdicts::reconsider(self.context, self.pod.id, address);
                     let next = attempts.failed(address, balancer.now(), route.alternatives, || {
@@ -111,6 +134,26 @@ impl Dialled<'_> {
             self.mesh = mesh;
         }
         Ok(())
+    }
+
+    /// The destination, if it is a pod of this node that is not enrolled: an agent that starts may not have come to it yet.
+    fn missing(&self, target: &Target) -> Option<Arc<Workload>> {
+        let Target::Workload { workload, .. } = target else {
+            return None;
+        };
+        let is_missing =
+            workload.node == self.context.node && workload.enrolled && self.context.local(workload).is_none();
+        is_missing.then(|| workload.clone())
+    }
+
+    /// Waits for a pod that was missing where that is why it was not reached: no agent before this one answers for it. Says
+    /// whether it is there now.
+    async fn wait_for(&self, missing: Option<Arc<Workload>>, refusal: &Outcome, patience: Duration) -> bool {
+        let Some(missing) = missing.filter(|_| is_about_endpoint(refusal.reason)) else {
+            return false;
+        };
+        let find = |pods: &LocalPods| pods.get(&missing.uid);
+        self.context.once_enrolled(patience, find).await.is_some()
     }
 
     fn route(&self, tried: &[SocketAddr]) -> Result<OutboundRoute, Outcome> {
@@ -166,7 +209,10 @@ impl Dialled<'_> {
         record.learn(|info| info.security_policy = SecurityPolicy::MutualTls);
         match self.context.local(workload) {
             Some(destination) => {
-                record.learn(|info| info.path = Path::SameNode);
+                record.learn(|info| {
+                    info.path = Path::SameNode;
+                    info.hbone_address = None;
+                });
                 let arrival = inbound::Arrival {
                     mesh: &self.mesh,
                     path: Path::SameNode,

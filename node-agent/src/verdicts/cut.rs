@@ -4,7 +4,7 @@ use crate::{broker::PassedConnection, context::Context, inbound, observe::Outcom
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tramline_common::PodId;
@@ -90,14 +90,14 @@ pub(super) fn once_more(context: &Arc<Context>) {
     });
 }
 
-/// Why the snapshot does not let the connection be. Until the pods have been enrolled for the first time, nobody can say whose
+/// Why the snapshot does not let the connection be. Until the pods have been enrolled after another agent, nobody can say whose
 /// one is whose pod is not known; after that, such a pod has left the mesh, and the other end is judged by itself.
 fn refusal(context: &Context, mesh: &Mesh, connection: &PassedConnection) -> Option<Outcome> {
     let of = |pod| match context.pods.by_id(pod) {
         Some(pod) => mesh.workload(&pod.uid).cloned().map_or(End::Gone, End::Known),
         None => End::Left,
     };
-    let settled = *context.verdicts.settled.borrow();
+    let settled = !context.verdicts.others.load(Ordering::Relaxed);
     let source = of(connection.source);
     let destination = connection.destination.map(of);
     match (&source, &destination) {

@@ -3,11 +3,15 @@
 //!
 //! `TRAMLINE_UPGRADE_ROUNDS` sets how often under load (100 takes a few minutes).
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tramline_e2e::clock::now;
 use tramline_e2e::succession::{DRAIN, all_are, ask, rounds, under_load};
 use tramline_harness::agent::{Agent, Version};
 use tramline_harness::mesh::{INSIDE, Mesh, principal};
@@ -65,6 +69,8 @@ fn a_successor_that_is_killed_at_any_moment_leaves_nothing_open() -> Result<()> 
     let (agent, net) = (&mut mesh.agents[0], &mesh.net);
     let (mut takes, first) = follow(agent, net, Version::Next)?;
     let mut drain = vec![first];
+    // From the signal until the process is gone.
+    let mut dying = Vec::new();
     for (round, hundredths) in LIVES.into_iter().enumerate() {
         // From the present version to the next, and from the next to the present.
         let (serving, dies) = match round % 2 {
@@ -81,35 +87,52 @@ fn a_successor_that_is_killed_at_any_moment_leaves_nothing_open() -> Result<()> 
         std::thread::sleep(takes * hundredths / 100);
         let mut successor = agent.go_back_to(old)?;
         agent.version = serving;
+        let killed = now()?;
         successor.signal(Signal::SIGKILL)?;
         successor.wait(Duration::from_secs(5))?;
+        dying.push(killed..=now()?);
         agent
             .wait_serving()
             .with_context(|| format!("its successor was killed after {hundredths} % of {takes:?}"))?;
     }
     // All are killed, and the next of either version goes on with what they left.
+    let killed = now()?;
     drop(drain);
+    dying.push(killed..=now()?);
     for version in [Version::Next, Version::Present] {
         agent.version = version;
         let old = agent.begin_successor(net, DRAIN)?;
         std::thread::sleep(takes * 3 / 4);
+        let killed = now()?;
         old.signal(Signal::SIGKILL)?;
         agent.kill()?;
+        drop(old);
+        dying.push(killed..=now()?);
         agent.restart(net)?;
     }
     drop(probe.stdin());
     let lines = probe.finish(Duration::from_secs(20))?;
-    // What an agent carried when it was killed ended with it: one probe at a time.
+    // What an agent carried when it was killed ended with it: one probe at a time. The kernel closes the descriptors of a
+    // dying process one after the other, so that what comes next may still be accepted by it; not what begins later.
     let is_cut = |result: &str| matches!(result, "ECONNRESET" | "UnexpectedEof");
-    let results = lines
+    let cut: Vec<_> = lines
         .iter()
-        .filter(|line| line["result"].as_str().is_some_and(is_cut));
-    let cut: Vec<_> = results.map(|line| &line["at_ms"]).collect();
+        .filter(|line| line["result"].as_str().is_some_and(is_cut))
+        .collect();
+    for line in &cut {
+        let [begun, ended] = [&line["begun_ns"], &line["ended_ns"]].map(Value::as_i64);
+        let (begun, ended) = begun.zip(ended).context("no time")?;
+        let is_of = |dying: &RangeInclusive<i64>| begun <= *dying.end() && ended >= *dying.start();
+        ensure!(
+            dying.iter().any(is_of),
+            "cut while no agent died: {line}, {dying:?}"
+        );
+    }
     let asked = all_are(&lines, |result| result == "ok" || is_cut(result))?;
     let kills = LIVES.len() + 4;
     ensure!(
         asked > 50 && cut.len() <= kills,
-        "{asked} probes, {} cut in {kills} kills, at {cut:?} ms",
+        "{asked} probes, {} cut in {kills} kills: {cut:?}",
         cut.len()
     );
     for knock in &mut hostile {
