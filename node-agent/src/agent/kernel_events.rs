@@ -16,13 +16,12 @@ use tramline_core::{authz, reason::Reason};
 const FLOOD: usize = 128;
 /// Between batches of a flood; what the ring buffer has no room for meanwhile is counted as lost.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For an agent that starts to enrol its pods, by whose names a refusal is told and counted; where there is no configuration,
-/// there are none.
-const NAMES: Duration = Duration::from_secs(2);
 
 /// Reads events for the life of the agent, while it is on duty: of two readers each would miss some.
 pub(super) async fn log(context: Arc<Context>) {
-    let _ = tokio::time::timeout(NAMES, context.verdicts.wait_settled()).await;
+    // A refusal is told and counted by the names of pods: those of an agent that starts are not known yet. Where there is no
+    // configuration, there are none.
+    let _ = tokio::time::timeout(context.waits.enrolment, context.verdicts.wait_settled()).await;
     let mut events = context.broker.events();
     loop {
         match events {

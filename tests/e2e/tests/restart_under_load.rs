@@ -84,6 +84,16 @@ fn restart_under_load() -> Result<()> {
         let lines = process.finish(Duration::from_secs(10))?;
         drop(lines);
     }
+    // Who was refused is told by name, also while an agent starts.
+    for agent in &mesh.agents {
+        let nameless = agent.access_log_with(|line| line.contains("unknown_workload"))?;
+        ensure!(
+            nameless.is_empty(),
+            "{} refusals, such as {}",
+            nameless.len(),
+            nameless[0]
+        );
+    }
     let trace = capture.finish()?;
     trace.tls_only(15_008)?;
     let pods = [
