@@ -78,7 +78,7 @@ pub fn run(config: RunConfig) -> anyhow::Result<()> {
         .context("starting the control runtime")?;
     let own = TrustDomain::new(&config.trust_domain).context("--trust-domain")?;
     let trust_domains = TrustDomains::new(own, &config.trust_domain_alias).context("--trust-domain-alias")?;
-    let settings = MeshSettings::new(trust_domains, &config.node);
+    let settings = MeshSettings::new(trust_domains, &config.node).with_root_namespace(&config.root_namespace);
     let succeeds = handover::ask(&config, &settings)?;
     let access_log = AccessLog::start(&config.access_log, config.access_log_format)?;
     let observer = Observer::new(

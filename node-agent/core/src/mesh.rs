@@ -51,6 +51,13 @@ impl MeshSettings {
             root_namespace: Self::DEFAULT_ROOT_NAMESPACE.into(),
         }
     }
+
+    /// The same with another root namespace (`meshConfig.rootNamespace`).
+    #[must_use]
+    pub fn with_root_namespace(mut self, name: &str) -> Self {
+        self.root_namespace = name.into();
+        self
+    }
 }
 
 /// The policies that select one workload.

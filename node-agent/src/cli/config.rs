@@ -11,6 +11,7 @@ use tramline_core::mesh::MeshSettings;
 use super::client;
 use super::exit::{Exit, Failure};
 use super::output::{self, OutputArgs};
+use super::run::namespace;
 use crate::discover::files::offline::{self, Validation};
 use crate::discover::{ConfigError, ConfigErrors};
 
@@ -64,6 +65,10 @@ struct NodeArgs {
     /// Trust domain of the mesh
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     trust_domain: String,
+
+    /// Namespace whose policies hold for the whole mesh
+    #[arg(long, value_name = "NAME", default_value = MeshSettings::DEFAULT_ROOT_NAMESPACE, value_parser = namespace)]
+    root_namespace: String,
 }
 
 /// A language for manifests.
@@ -86,7 +91,7 @@ impl NodeArgs {
     fn settings(&self) -> Result<MeshSettings, Failure> {
         let trust_domain = TrustDomain::new(&self.trust_domain)
             .map_err(|error| Failure::new(Exit::Usage, format!("--trust-domain: {error}")))?;
-        Ok(MeshSettings::new(trust_domain, &self.node))
+        Ok(MeshSettings::new(trust_domain, &self.node).with_root_namespace(&self.root_namespace))
     }
 }
 

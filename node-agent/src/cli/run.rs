@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use tramline_core::cluster::ClusterName;
 use tramline_core::identity::TrustDomain;
+use tramline_core::mesh::MeshSettings;
 
 use super::{DEFAULT_BPFFS, DEFAULT_STATE_DIR, duration};
 use crate::observe::access_log;
@@ -47,6 +48,11 @@ pub struct RunConfig {
     #[arg(long, value_name = "NAME", env = "TRAMLINE_TRUST_DOMAIN_ALIAS", action = ArgAction::Append,
         value_delimiter = ',', value_parser = trust_domain)]
     pub trust_domain_alias: Vec<TrustDomain>,
+
+    /// Namespace whose policies hold for the whole mesh, as Istio's rootNamespace
+    #[arg(long, value_name = "NAME", env = "TRAMLINE_ROOT_NAMESPACE",
+        default_value = MeshSettings::DEFAULT_ROOT_NAMESPACE, value_parser = namespace)]
+    pub root_namespace: String,
 
     /// Name of this cluster in telemetry, as Istio's clusterID; other agents are told it, nothing is decided by it
     #[arg(long, value_name = "NAME", env = "TRAMLINE_CLUSTER_ID", default_value_t)]
@@ -174,6 +180,20 @@ fn instance(name: &str) -> Result<String, String> {
         Ok(name.to_owned())
     } else {
         Err("1 to 64 of a-z, 0-9 and -".to_owned())
+    }
+}
+
+/// A name as Kubernetes allows it (RFC 1123, "label").
+pub(super) fn namespace(name: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=63).contains(&name.len())
+        && name.bytes().all(plain)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+    {
+        Ok(name.to_owned())
+    } else {
+        Err("1 to 63 of a-z, 0-9 and -, neither beginning nor ending with -".to_owned())
     }
 }
 

@@ -140,3 +140,28 @@ fn without_a_node_the_agents_of_all_nodes_are_asked() {
     ));
     assert_eq!(exit(&["validate"], dir.path()), Err(Exit::Failure));
 }
+
+#[test]
+fn the_root_namespace_is_a_name_of_a_namespace() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.yaml"), POD).unwrap();
+    // Where a selector has no effect, it is refused: there only.
+    let policy = "apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: p, namespace: mesh-policies}
+spec: {selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}}
+";
+    fs::write(dir.path().join("p.yaml"), policy).unwrap();
+    assert_eq!(exit(&["validate"], dir.path()), Ok(()));
+    assert_eq!(
+        exit(&["validate", "--root-namespace", "mesh-policies"], dir.path()),
+        Err(Exit::Failure)
+    );
+    for wrong in ["", "-a", "a-", "A", "a.b", &"a".repeat(64)] {
+        let option = format!("--root-namespace={wrong}");
+        assert!(
+            Cli::try_parse_from(["tramline", "config", "validate", &option, "d"]).is_err(),
+            "{wrong:?} was taken"
+        );
+    }
+}
