@@ -238,15 +238,16 @@ impl Broker {
     /// Leaves a pod captured with nothing that lets anything pass.
     pub(super) fn shut(&self, id: PodId) -> Result<(), BrokerError> {
         self.void_verdicts(id)?;
-        self.refuse_plaintext(id)?;
-        Ok(self.maps.set_excluded_ranges(id, &[])?)
+        self.refuse_plaintext(id)
     }
 
-    /// Lets no plaintext into the pod: without a row the programs refuse. Removing rows needs no room in a map.
+    /// Lets no plaintext into the pod, nor out of it by an exclusion: without a row the programs refuse and capture. Removing rows
+    /// needs no room in a map. What can be removed is, whatever fails.
     pub fn refuse_plaintext(&self, id: PodId) -> Result<(), BrokerError> {
         let plaintext = self.maps.set_plaintext(id, &[]);
-        self.maps.set_excluded_ports(id, &[])?;
-        Ok(plaintext?)
+        let ports = self.maps.set_excluded_ports(id, &[]);
+        let ranges = self.maps.set_excluded_ranges(id, &[]);
+        Ok(plaintext.and(ports).and(ranges)?)
     }
 
     /// The pod whose network namespace is at `path`, enrolled or not.
@@ -270,8 +271,6 @@ impl Broker {
     /// Makes the pod's addresses in the map these, and the marked route's source with them.
     pub async fn readdress(&self, id: PodId, addresses: &[IpAddr]) -> Result<(), BrokerError> {
         let namespace = self.namespace(id)?;
-        // No verdict about the pod as it was is good for the pod as it is.
-        self.renew_version(id)?;
         // First what decides whose a SYN is; the route only chooses the source of sockets that are not bound.
         self.set_addresses(id, addresses)?;
         let (network, _) = Network::open(&namespace, &self.home)?;

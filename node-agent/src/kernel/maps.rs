@@ -288,6 +288,8 @@ impl Maps {
             name::PODS => count(lock(&self.pods).keys(), capacity),
             name::POD_ADDRESSES => count(lock(&self.addresses).keys(), capacity),
             name::PLAINTEXT => count(lock(&self.plaintext).keys(), capacity),
+            name::EXCLUDED_PORTS => count(lock(&self.excluded_ports).keys(), capacity),
+            name::EXCLUDED_RANGES => count(lock(&self.excluded_ranges).keys(), capacity),
             name::LISTENING => count(lock(&self.listening).keys(), capacity),
             _ => count(lock(&self.registry).keys(), capacity),
         };
@@ -311,12 +313,14 @@ impl Maps {
             .collect()
     }
 
-    fn own_capacities() -> [(&'static str, usize); 5] {
+    fn own_capacities() -> [(&'static str, usize); 7] {
         use tramline_common::map::{MAX_POD_ROWS, MAX_REGISTRY};
         [
             (name::PODS, MAX_PODS),
             (name::POD_ADDRESSES, MAX_POD_ROWS),
             (name::PLAINTEXT, MAX_POD_ROWS),
+            (name::EXCLUDED_PORTS, MAX_POD_ROWS),
+            (name::EXCLUDED_RANGES, MAX_POD_ROWS),
             (name::LISTENING, MAX_POD_ROWS),
             (name::REGISTRY, MAX_REGISTRY),
         ]

@@ -78,3 +78,23 @@ fn a_change_costs_what_differs_however_many_pods_there_are() {
         "{alone:?} alone, {among_many:?} with the rows of {PODS} pods"
     );
 }
+
+#[test]
+fn what_cannot_be_written_is_taken_away_whole() {
+    let pod = Pod::new("away");
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    let kinds = ["PLAINTEXT", "EXCLUDED_PORTS", "EXCLUDED_RANGES"];
+    let fill = || {
+        let all = broker.fill().into_iter();
+        let ours = all.filter(|fill| kinds.contains(&fill.map));
+        ours.map(|fill| fill.entries).collect::<Vec<_>>()
+    };
+    broker.update(1, &rows(0)).expect("rows");
+    assert!(
+        fill().len() == 3 && fill().iter().all(|entries| *entries > 0),
+        "{:?}",
+        fill()
+    );
+    broker.refuse_plaintext(1).expect("closed");
+    assert_eq!(fill(), [0, 0, 0]);
+}
