@@ -67,6 +67,12 @@ impl Dialled<'_> {
             record.learn(|info| {
                 info.service = route.service.clone();
                 info.destination_address = address;
+                // What was learned of the endpoint before.
+                info.path = Path::Passthrough;
+                info.security_policy = SecurityPolicy::Unknown;
+                info.destination = None;
+                info.destination_identity = None;
+                info.hbone_address = None;
             });
             let missing = self.missing(&route.target).filter(|_| !has_waited);
             let begun = Instant::now();
@@ -209,10 +215,7 @@ impl Dialled<'_> {
         record.learn(|info| info.security_policy = SecurityPolicy::MutualTls);
         match self.context.local(workload) {
             Some(destination) => {
-                record.learn(|info| {
-                    info.path = Path::SameNode;
-                    info.hbone_address = None;
-                });
+                record.learn(|info| info.path = Path::SameNode);
                 let arrival = inbound::Arrival {
                     mesh: &self.mesh,
                     path: Path::SameNode,
