@@ -169,13 +169,14 @@ impl Broker {
         direct.chain(outside).collect()
     }
 
-    /// Ends a connection that the kernel let pass, at both ends where both are on this node (`SOCK_DESTROY`).
-    pub fn cut(&self, connection: &PassedConnection) -> Result<(), BrokerError> {
+    /// Ends a connection that the kernel let pass, at both ends where both are on this node (`SOCK_DESTROY`). Answers with how many
+    /// of them there were still.
+    pub fn cut(&self, connection: &PassedConnection) -> Result<usize, BrokerError> {
         let ends = [
             (Some(connection.source), connection.client, connection.server),
             (connection.destination, connection.server, connection.client),
         ];
-        let mut result = Ok(());
+        let mut result = Ok(0);
         for (pod, local, remote) in ends {
             let Some(pod) = pod else { continue };
             let done = match self.namespace(pod) {
@@ -183,11 +184,14 @@ impl Broker {
                 // It left the node meanwhile, and its sockets with it.
                 Err(_) => continue,
             };
-            if let Err(source) = done {
-                result = Err(BrokerError::Step {
-                    step: "ending a connection that policy forbids",
-                    source,
-                });
+            match done {
+                Ok(ended) => result = result.map(|before| before + ended),
+                Err(source) => {
+                    result = Err(BrokerError::Step {
+                        step: "ending a connection that policy forbids",
+                        source,
+                    });
+                }
             }
         }
         result

@@ -1,6 +1,12 @@
 //! Connections that the kernel let pass and that the configuration now forbids.
 
-use crate::{broker::PassedConnection, context::Context, inbound, observe::Outcome, recheck::not_outside};
+use crate::{
+    broker::{BrokerError, PassedConnection},
+    context::Context,
+    inbound,
+    observe::Outcome,
+    recheck::not_outside,
+};
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
@@ -28,6 +34,21 @@ impl Cut {
         pending.remove(&socket)
     }
 
+    /// Notes why a connection is cut while `cut` does it; not if it was over by then, and its end told already.
+    fn with(
+        &self,
+        socket: u64,
+        why: Outcome,
+        cut: impl FnOnce() -> Result<usize, BrokerError>,
+    ) -> Result<(), BrokerError> {
+        self.note(socket, why);
+        let done = cut();
+        if !matches!(done, Ok(ended) if ended > 0) {
+            self.take(socket);
+        }
+        done.map(drop)
+    }
+
     fn note(&self, socket: u64, why: Outcome) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if pending.len() < MAX_PENDING {
@@ -47,9 +68,11 @@ pub(super) fn forbidden(context: &Context, mesh: &Mesh) {
 }
 
 fn end(context: &Context, connection: &PassedConnection, why: Outcome) {
-    context.verdicts.cut.note(connection.socket, why);
-    if let Err(error) = context.broker.cut(connection) {
-        context.verdicts.cut.take(connection.socket);
+    if let Err(error) = context
+        .verdicts
+        .cut
+        .with(connection.socket, why, || context.broker.cut(connection))
+    {
         tracing::error!(
             %error, client = %connection.client, server = %connection.server,
             "cannot end a connection that must not go on"
@@ -147,4 +170,23 @@ fn denial(
         },
     );
     (!decision.is_allow()).then(|| inbound::denial(&decision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Cut;
+    use crate::{broker::BrokerError, observe::Outcome};
+    use tramline_core::reason::Reason;
+
+    #[test]
+    fn why_is_kept_for_what_is_cut_and_for_nothing_else() {
+        let cut = Cut::default();
+        let why = || Outcome::new(Reason::PolicyDenied);
+        cut.with(1, why(), || Ok(2)).unwrap();
+        cut.with(2, why(), || Ok(0)).unwrap();
+        cut.with(3, why(), || Err(BrokerError::NotEnrolled(3)))
+            .unwrap_err();
+        assert!(cut.take(1).is_some());
+        assert!(cut.pending.lock().unwrap().is_empty());
+    }
 }
