@@ -17,7 +17,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     path::{Path, PathBuf},
     pin::pin,
@@ -219,10 +219,11 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
         }
     }
     passed_plaintext::cut_forbidden(context, mesh, changed, passed_plaintext::Of::Own);
+    let mut some_entered = false;
     for workload in wanted.values() {
         if context.pods.get(&workload.uid).is_none() {
             match &attached {
-                Ok(()) => enroll(context, mesh, workload).await,
+                Ok(()) => some_entered |= enroll(context, mesh, workload).await,
                 Err(error) => context.pods.fail(workload, error),
             }
         }
@@ -239,7 +240,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
     if let Err(error) = context.broker.settle() {
         tracing::error!(%error, "what an earlier agent left may hold still");
     }
-    Verdicts::settled(context, mesh);
+    Verdicts::settled(context, mesh, some_entered);
 }
 
 /// Where the node's programs ask maps of another layout: writes what this agent's will ask, then replaces them.
@@ -326,9 +327,10 @@ fn release_left_over<'a>(context: &Context, wanted: impl Iterator<Item = &'a str
     }
 }
 
-async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
+/// Whether it is enrolled by that.
+async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) -> bool {
     let Some(netns) = workload.netns.as_deref().map(PathBuf::from) else {
-        return;
+        return false;
     };
     let rows = PodRows::of(mesh, workload);
     match context.broker.enroll(&netns, &rows).await {
@@ -342,10 +344,12 @@ async fn enroll(context: &Arc<Context>, mesh: &Mesh, workload: &Arc<Workload>) {
             if captured_before {
                 passed_plaintext::cut_forbidden(context, mesh, vec![pod], passed_plaintext::Of::Another);
             }
+            true
         }
         Err(error) => {
             context.pods.counts.failed.fetch_add(1, Ordering::Relaxed);
             context.pods.fail(workload, &error);
+            false
         }
     }
 }
@@ -379,14 +383,25 @@ fn start(
     }
     pod.spawn(seeded_ports::follow(context.clone(), pod.clone()));
     let (context, watched, mut changes) = (context.clone(), pod.clone(), enrolled.address_changes);
+    let mut known: BTreeSet<_> = enrolled.addresses.into_iter().collect();
     pod.spawn(async move {
         while let Some(addresses) = changes.recv().await {
+            // Also told that a router was heard of again, or that an address is nobody else's.
+            let now = addresses.iter().copied().collect();
+            if known == now {
+                continue;
+            }
             let _writing = context.duty.writing().await;
             if !context.duty.is_on() {
                 continue;
             }
-            if let Err(error) = context.broker.readdress(watched.id, &addresses).await {
-                tracing::warn!(pod = %watched.uid, %error, "cannot follow a pod's change of address");
+            // With what is noted as left, or it would never be left again.
+            context.verdicts.renew(&context, watched.id);
+            match context.broker.readdress(watched.id, &addresses).await {
+                Ok(()) => known = now,
+                Err(error) => {
+                    tracing::warn!(pod = %watched.uid, %error, "cannot follow a pod's change of address")
+                }
             }
         }
     });

@@ -11,18 +11,18 @@ mod cut;
 mod left;
 mod left_services;
 mod services;
+mod ways;
 
 pub(crate) use cut::Cut;
 
-use self::left::{Left, Ways};
+use self::{left::Left, ways::leaves_node};
 use crate::{
     broker::{KernelVerdict, Versions},
     context::Context,
     pods::LocalPod,
 };
 use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -151,35 +151,7 @@ impl Verdicts {
 
     /// Follows the node's links and routes: what was proven of a way may hold no longer.
     pub(crate) async fn follow_ways(context: Arc<Context>) {
-        let mut changes = match context.broker.topology_changes() {
-            Ok(changes) => changes,
-            Err(error) => {
-                return tracing::error!(%error, "connections between pods of this node stay with the agent");
-            }
-        };
-        context.verdicts.watched.store(true, Ordering::Relaxed);
-        while changes.recv().await.is_some() {
-            let _writing = context.duty.writing().await;
-            if !context.duty.is_on() {
-                continue;
-            }
-            let ways = context.verdicts.left().ways();
-            for way in ways {
-                let lost = lost(&context, &way).await;
-                // What was not proven may be so now; what is being proven may have been so before.
-                if way.is_unsure || !lost.is_empty() {
-                    context.verdicts.renew(&context, way.source);
-                    cut::strayed(&context, way.source, &lost);
-                }
-            }
-        }
-        context.verdicts.watched.store(false, Ordering::Relaxed);
-        tracing::error!(
-            "nobody watches the node's routes any more; connections between its pods are the agent's"
-        );
-        for way in context.verdicts.left().ways() {
-            context.verdicts.renew(&context, way.source);
-        }
+        ways::follow(context).await;
     }
 
     /// Resolves when pods have been enrolled for the first time: before, nobody could say whose a connection is.
@@ -218,18 +190,25 @@ impl Verdicts {
         self.others.store(true, Ordering::Relaxed);
     }
 
-    /// Called when the pods are enrolled. The first time after another agent it ends what that one let pass and `mesh` forbids, a
-    /// change having come between the two, and makes room: what that one left is void since.
-    pub(crate) fn settled(context: &Arc<Context>, mesh: &Mesh) {
+    /// Called when the pods are enrolled, with whether any was just now: nobody could say before whose its connections are, and
+    /// what `mesh` forbids of them ends. The first time after another agent it makes room: what that one left is void since.
+    pub(crate) fn settled(context: &Arc<Context>, mesh: &Mesh, some_entered: bool) {
         context.verdicts.settled.send_replace(true);
-        if !context.verdicts.others.swap(false, Ordering::Relaxed) {
+        let is_first = context.verdicts.others.swap(false, Ordering::Relaxed);
+        if !(is_first || some_entered) {
             return;
         }
         cut::forbidden(context, mesh);
         cut::once_more(context);
+        if !is_first {
+            return;
+        }
         if let Err(error) = context.broker.remove_void_verdicts() {
             tracing::warn!(%error, "void verdicts of an earlier agent stay");
         }
+        // Ways may have been lost while no agent watched.
+        let context = context.clone();
+        tokio::spawn(async move { ways::look(&context).await });
     }
 }
 
@@ -262,36 +241,6 @@ async fn leave(context: &Arc<Context>, pod: &LocalPod, dialled: SocketAddr) {
         context.verdicts.refused.failed.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%error, "no room for a verdict");
     }
-}
-
-/// Why it is not known that the way stays on this node; `None` if it is.
-async fn leaves_node(
-    context: &Context,
-    source: PodId,
-    destination: PodId,
-    dialled: SocketAddr,
-) -> Option<String> {
-    if !context.verdicts.watched.load(Ordering::Relaxed) {
-        return Some("nobody watches the node's routes".into());
-    }
-    let proof = context.broker.stays_on_node(source, destination, dialled.ip());
-    match proof.await {
-        Ok(Ok(())) => None,
-        Ok(Err(why)) => Some(why.to_string()),
-        Err(error) => Some(error.to_string()),
-    }
-}
-
-/// The ways of a pod that are not known to stay on this node any more.
-async fn lost(context: &Context, ways: &Ways) -> BTreeSet<(PodId, IpAddr)> {
-    let mut lost = BTreeSet::new();
-    for (destination, address) in &ways.proven {
-        let proof = context.broker.stays_on_node(ways.source, *destination, *address);
-        if !matches!(proof.await, Ok(Ok(()))) {
-            lost.insert((*destination, *address));
-        }
-    }
-    lost
 }
 
 /// What the present snapshot says, with versions that were read before it.

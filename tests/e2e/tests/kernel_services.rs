@@ -99,6 +99,22 @@ impl Stage {
     }
 }
 
+/// An address that comes or goes makes void what was left about the pod, and no more: the next connection leaves it again.
+#[test]
+fn led_again_after_an_address_has_come() -> Result<()> {
+    if !tramline_e2e::ready() {
+        return Ok(());
+    }
+    let stage = Stage::new("kernel_service_readdressed")?;
+    stage.led(stage.vip4(), "")?;
+    for (pod, address) in [(&stage.client, "10.77.1.201/32"), (&stage.near, "10.77.1.202/32")] {
+        pod.netns.ip(&format!("addr add {address} dev eth0\n"))?;
+        std::thread::sleep(Duration::from_millis(500));
+        stage.led(stage.vip4(), "")?;
+    }
+    Ok(())
+}
+
 #[test]
 fn led_by_the_kernel() -> Result<()> {
     if !tramline_e2e::ready() {
