@@ -189,6 +189,7 @@ async fn serve(
         configured,
         enrolled,
         data: data.handle().clone(),
+        behind: None,
     };
     tracing::info!(node = %config.node, instance = %config.instance, "started");
     tokio::select! {

@@ -186,8 +186,9 @@ impl LocalPods {
 
 /// Makes the enrolled pods those that the snapshot in force names.
 ///
-/// Connections decide by the snapshot from the moment it is stored in the context; the kernel's rows follow here.
-pub(crate) async fn reconcile(context: &Arc<Context>) {
+/// Connections decide by the snapshot from the moment it is stored in the context; the kernel's rows follow here. Answers with whether
+/// the kernel decides by them: not while the programs of another agent are attached that ask other maps.
+pub(crate) async fn reconcile(context: &Arc<Context>) -> bool {
     let (_writing, mesh) = context.mesh.to_follow(&context.duty).await;
     let mesh = &*mesh;
     let wanted: HashMap<&WorkloadUid, &Arc<Workload>> = mesh
@@ -207,7 +208,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
     let identities = wanted.values().map(|workload| workload.identity.clone());
     context.certificates.retain(&identities.collect());
     if !context.duty.is_on() {
-        return;
+        return true;
     }
     let attached = attach(context, mesh, &wanted).await;
     let changed = Verdicts::sweep(context, mesh);
@@ -230,7 +231,8 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
     }
     if attached.is_err() {
         // The pods are the agent's before this one, and the configuration is not.
-        return Verdicts::void_earlier(context);
+        Verdicts::void_earlier(context);
+        return false;
     }
     // Those that are enrolled are not left over, and need not be findable by their path any more.
     let missing = wanted
@@ -241,6 +243,7 @@ pub(crate) async fn reconcile(context: &Arc<Context>) {
         tracing::error!(%error, "what an earlier agent left may hold still");
     }
     Verdicts::settled(context, mesh, some_entered);
+    true
 }
 
 /// Where the node's programs ask maps of another layout: writes what this agent's will ask, then replaces them.

@@ -122,11 +122,20 @@ pub(super) struct Follower {
     pub(super) configured: Check,
     pub(super) enrolled: Check,
     pub(super) data: Handle,
+    /// What the agent decides by and the kernel could not be brought up to: not acknowledged, and tried again.
+    pub(super) behind: Option<Behind>,
+}
+
+/// A configuration that the kernel does not follow yet.
+pub(super) struct Behind {
+    accepted: Accepted,
+    from: Origin,
+    remark: Option<String>,
 }
 
 impl Follower {
     /// Applies updates until the source ends.
-    pub(super) async fn run(self, mut updates: mpsc::Receiver<Update>) {
+    pub(super) async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
         let mut retry = tokio::time::interval(RETRY);
         loop {
             tokio::select! {
@@ -135,6 +144,10 @@ impl Follower {
                     Some(update) => self.update(update).await,
                 },
                 _ = retry.tick() => {
+                    if let Some(behind) = self.behind.take() {
+                        self.put_in_force(behind).await;
+                        continue;
+                    }
                     if self.context.pods.failed() == 0 && !pods::any_replaced(&self.context) && !self.is_to_attach() {
                         continue;
                     }
@@ -165,7 +178,7 @@ impl Follower {
         }
     }
 
-    async fn update(&self, update: Update) {
+    async fn update(&mut self, update: Update) {
         match update {
             Update::Accepted { accepted, unkept } => {
                 self.report.set(Vec::new());
@@ -175,7 +188,13 @@ impl Follower {
                     );
                 }
                 let remark = unkept.map(|why| format!("but cannot be kept for a restart: {why}"));
-                self.put_in_force(accepted, Origin::Directory, remark).await;
+                let from = Origin::Directory;
+                self.put_in_force(Behind {
+                    accepted,
+                    from,
+                    remark,
+                })
+                .await;
             }
             Update::Restored {
                 accepted,
@@ -189,7 +208,13 @@ impl Follower {
                     "the directory is refused; the last good configuration is in force"
                 );
                 let remark = format!("the last good one, accepted {since}; {count}");
-                self.put_in_force(accepted, Origin::LastGood, Some(remark)).await;
+                let from = Origin::LastGood;
+                self.put_in_force(Behind {
+                    accepted,
+                    from,
+                    remark: Some(remark),
+                })
+                .await;
             }
             Update::Refused { errors, nothing_kept } => {
                 let count = self.refuse(&errors);
@@ -211,8 +236,8 @@ impl Follower {
         }
     }
 
-    async fn put_in_force(&self, accepted: Accepted, from: Origin, remark: Option<String>) {
-        let Accepted { parsed, mesh } = accepted;
+    async fn put_in_force(&mut self, next: Behind) {
+        let mesh = next.accepted.mesh.clone();
         let generation = mesh.generation();
         let follow = async {
             self.context.pool.retain_destinations(|address, identity| {
@@ -221,18 +246,25 @@ impl Follower {
             });
             let done = reconcile(&self.context, &self.data).await;
             if done {
-                self.report.set_in_force(parsed, from);
+                self.report.set_in_force(next.accepted.parsed.clone(), next.from);
             }
             done
         };
         if self.context.mesh.put(mesh.clone(), follow).await {
+            self.behind = None;
             self.report.counts.applied();
             let pods = self.context.pods.all().len();
             tracing::info!(generation, pods, "configuration in force");
-            match remark {
+            match next.remark {
                 Some(remark) => self.configured.ok_but(remark),
                 None => self.configured.ok(),
             }
+        } else {
+            tracing::error!(
+                generation,
+                "the kernel does not follow the configuration; the agent does, and it is tried again"
+            );
+            self.behind = Some(next);
         }
         self.tell();
     }
@@ -260,8 +292,8 @@ impl Follower {
     }
 }
 
-/// Brings the kernel up to the snapshot in force. False if it broke off: then the kernel's rows may be those of an older
-/// one.
+/// Brings the kernel up to the snapshot in force. False if it broke off, or the kernel does not follow: then it may decide by an
+/// older one.
 pub(super) async fn reconcile(context: &Arc<Context>, data: &Handle) -> bool {
     let context = context.clone();
     // On the data plane's runtime: the accept loops of a pod run where it was enrolled.
@@ -269,5 +301,5 @@ pub(super) async fn reconcile(context: &Arc<Context>, data: &Handle) -> bool {
     if let Err(error) = &done {
         tracing::error!(%error, "enrolling pods failed");
     }
-    done.is_ok()
+    done.unwrap_or(false)
 }
