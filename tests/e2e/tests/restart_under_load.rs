@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use tramline_e2e::succession::all_are;
 use tramline_harness::mesh::{INSIDE, Mesh, principal};
 use tramline_harness::wait;
 
@@ -79,10 +80,15 @@ fn restart_under_load() -> Result<()> {
             ensure!(back.is_ok(), "round {round}: {back:?}; {}", probe.words());
         }
     }
-    for mut process in probes.drain(..).chain(hostile.drain(..)) {
+    for mut process in probes {
+        drop(process.stdin());
+        process.finish(Duration::from_secs(10))?;
+    }
+    for mut process in hostile {
         drop(process.stdin());
         let lines = process.finish(Duration::from_secs(10))?;
-        drop(lines);
+        let refused = all_are(&lines, |result| result != "ok")?;
+        ensure!(refused > rounds()?, "it tried {refused} times");
     }
     // Who was refused is told by name, also while an agent starts.
     for agent in &mesh.agents {
