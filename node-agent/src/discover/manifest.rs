@@ -7,6 +7,8 @@
 
 mod bounds;
 mod document;
+mod effort;
+mod lines;
 mod meta;
 mod misspelt;
 mod peer_authentication;
@@ -25,6 +27,7 @@ use tramline_core::object::{Kind, ObjectError, Objects};
 
 use self::bounds::Refused;
 use self::document::{DocumentSeed, Head, Item, Sniff, Wrong};
+use self::effort::TooMuch;
 use self::misspelt::Misspelt;
 pub use self::place::locate;
 use super::{ConfigError, ConfigErrors};
@@ -159,6 +162,14 @@ struct Flaw {
 
 impl Document<'_> {
     fn read(&self, nodes: &mut bounds::Budget, objects: &mut Objects, errors: &mut Vec<ConfigError>) {
+        if self.format == Format::Yaml
+            && let Err(TooMuch { line, problem }) = effort::check(self.text, &mut nodes.cleared)
+        {
+            return errors.push(ConfigError {
+                line: Some(self.line + line),
+                ..ConfigError::at(self.file, problem)
+            });
+        }
         // Passes over the same text: bounds first, since everything after it trusts them; then the kinds, which say how to
         // read; then what is misspelt, and the objects.
         if let Err(flaw) = self.pass(&mut *nodes) {
@@ -229,9 +240,7 @@ impl Document<'_> {
         // Where the parser names a second place, it counts from the beginning of the document.
         let what = flaw.message.split(" at line ").next().unwrap_or_default();
         let problem = match what {
-            "repetition limit exceeded" => {
-                "its aliases (`&`, `*`) unfold to far more than is written; write it out".to_owned()
-            }
+            "repetition limit exceeded" => bounds::UNFOLDS.to_owned(),
             what => format!("is not valid {language}: {what}"),
         };
         ConfigError {

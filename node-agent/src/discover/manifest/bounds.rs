@@ -8,14 +8,23 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::MAX_FILE_BYTES;
+
 /// How many values one file may hold, aliases followed; a pod as the API server writes it has about 250.
 const MAX_NODES: usize = 500_000;
 /// How deep values may nest; the deepest field that is read lies at ten.
-const MAX_DEPTH: usize = 48;
+pub(super) const MAX_DEPTH: usize = 48;
+/// How many bytes of text one file may hold, aliases followed: an alias of a long text is a copy of it.
+const MAX_TEXT: usize = MAX_FILE_BYTES << 3;
+/// What is said of a document whose aliases are a way to write something huge.
+pub(super) const UNFOLDS: &str = "its aliases (`&`, `*`) unfold to far more than is written; write it out";
 
 /// What is left of a file's allowance.
 pub(super) struct Budget {
     nodes: usize,
+    text: usize,
+    /// What the scanner of YAML was given to clear, of which [`super::effort`] keeps account.
+    pub(super) cleared: usize,
     /// What this pass has refused, as opposed to what the parser could not read.
     refused: Option<Refused>,
 }
@@ -31,6 +40,8 @@ impl Default for Budget {
     fn default() -> Self {
         Self {
             nodes: MAX_NODES,
+            text: MAX_TEXT,
+            cleared: 0,
             refused: None,
         }
     }
@@ -44,7 +55,7 @@ impl Budget {
 
     /// Whether the file may be read on at all.
     pub(super) fn is_spent(&self) -> bool {
-        self.nodes == 0
+        self.nodes == 0 || self.text == 0
     }
 
     fn refuse<E: Error>(&mut self, of_field: bool, problem: impl Into<String>) -> E {
@@ -52,6 +63,11 @@ impl Budget {
         self.refused = Some(Refused { problem, of_field });
         E::custom("refused")
     }
+}
+
+/// What is said of a document that nests deeper than anything that is read.
+pub(super) fn too_deep() -> String {
+    format!("values nest deeper than {MAX_DEPTH}")
 }
 
 impl<'de> DeserializeSeed<'de> for &mut Budget {
@@ -83,11 +99,17 @@ impl Walk<'_> {
         }
     }
 
+    fn count_text<E: Error>(&mut self, text: &str) -> Result<(), E> {
+        self.budget.text = self.budget.text.saturating_sub(text.len());
+        if self.budget.text == 0 {
+            return Err(self.budget.refuse(false, UNFOLDS));
+        }
+        Ok(())
+    }
+
     fn deeper<E: Error>(&mut self) -> Result<Walk<'_>, E> {
         if self.depth == MAX_DEPTH {
-            return Err(self
-                .budget
-                .refuse(false, format!("values nest deeper than {MAX_DEPTH}")));
+            return Err(self.budget.refuse(false, too_deep()));
         }
         Ok(Walk {
             budget: self.budget,
@@ -127,7 +149,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
         self.count()
     }
 
-    fn visit_str<E: Error>(mut self, _: &str) -> Result<(), E> {
+    fn visit_str<E: Error>(mut self, text: &str) -> Result<(), E> {
+        self.count_text(text)?;
         self.count()
     }
 
