@@ -8,6 +8,7 @@
 mod bounds;
 mod document;
 mod effort;
+mod given;
 mod lines;
 mod meta;
 mod misspelt;
@@ -182,8 +183,12 @@ impl Document<'_> {
             });
             return errors.push(error);
         }
-        let by_shape = |flaw: Flaw, head: Option<&Head>| {
+        let by_shape = |mut flaw: Flaw, head: Option<&Head>| {
             let message = flaw.message.clone();
+            // Of null the parser says where the object around it begins.
+            if message == given::IS_NULL {
+                flaw.line = self.line_of(flaw.path.trim_matches('.')).or(flaw.line);
+            }
             self.refused(head, flaw, |path| shape::problem(path, &message))
         };
         let head = match self.pass(Sniff) {

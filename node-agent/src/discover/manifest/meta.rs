@@ -10,6 +10,7 @@ use tramline_core::object::{
     Created, Kind, Meta, Namespace, Node, ObjectError, ObjectRef, Owner, ServiceAccount,
 };
 
+use super::given::Given;
 use super::misspelt::Level;
 
 /// `metadata` as every kind has it. A field that Kubernetes does not have is an error: with `namespce: prod` the policy
@@ -174,10 +175,10 @@ impl ServiceAccountManifest {
 }
 
 /// Istio's WorkloadSelector.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct WorkloadSelector {
-    match_labels: Option<BTreeMap<Arc<str>, Option<Arc<str>>>>,
+    match_labels: Given<BTreeMap<Arc<str>, Option<Arc<str>>>>,
 }
 
 impl WorkloadSelector {
@@ -188,7 +189,7 @@ impl WorkloadSelector {
         errors: &mut Vec<ObjectError>,
     ) -> Option<Selector> {
         let given = selector
-            .and_then(|selector| selector.match_labels)
+            .and_then(|selector| selector.match_labels.0)
             .unwrap_or_default();
         let mut labels = Labels::new();
         for (key, value) in given {

@@ -10,6 +10,7 @@ use tramline_core::object::{Kind, ObjectError, ObjectRef};
 use tramline_core::peer_authentication::{Mode, PeerAuthentication};
 
 use super::bounds::Key;
+use super::given::Given;
 use super::meta::{Metadata, WorkloadSelector};
 
 #[derive(Debug, Deserialize)]
@@ -27,17 +28,17 @@ pub(super) struct PeerAuthenticationManifest {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 struct Spec {
-    selector: Option<WorkloadSelector>,
-    mtls: Option<Mtls>,
-    port_level_mtls: Option<BTreeMap<Key, Option<Mtls>>>,
+    selector: Given<WorkloadSelector>,
+    mtls: Given<Mtls>,
+    port_level_mtls: Given<BTreeMap<Key, Given<Mtls>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct Mtls {
-    mode: Option<String>,
+    mode: Given<String>,
 }
 
 impl PeerAuthenticationManifest {
@@ -50,10 +51,10 @@ impl PeerAuthenticationManifest {
             .metadata
             .into_meta(Kind::PeerAuthentication, origin, errors)?;
         let spec = self.spec.unwrap_or_default();
-        let selector = WorkloadSelector::into_selector(spec.selector, &meta.object, errors);
+        let selector = WorkloadSelector::into_selector(spec.selector.0, &meta.object, errors);
         let mode = mode(spec.mtls, "spec.mtls.mode", &meta.object, errors);
         let mut ports = BTreeMap::new();
-        for (Key(key), mtls) in spec.port_level_mtls.unwrap_or_default() {
+        for (Key(key), mtls) in spec.port_level_mtls.0.unwrap_or_default() {
             let field = format!("spec.portLevelMtls.{key}");
             match Operation::port(&key) {
                 Ok(port) => {
@@ -74,8 +75,8 @@ impl PeerAuthenticationManifest {
     }
 }
 
-fn mode(mtls: Option<Mtls>, field: &str, object: &ObjectRef, errors: &mut Vec<ObjectError>) -> Mode {
-    match mtls.and_then(|mtls| mtls.mode).as_deref() {
+fn mode(Given(mtls): Given<Mtls>, field: &str, object: &ObjectRef, errors: &mut Vec<ObjectError>) -> Mode {
+    match mtls.and_then(|mtls| mtls.mode.0).as_deref() {
         None | Some("UNSET") => Mode::Unset,
         // DISABLE: Istio's ambient mode cannot speak plaintext to a peer that offers mTLS either, and reads it so.
         Some("PERMISSIVE" | "DISABLE") => Mode::Permissive,

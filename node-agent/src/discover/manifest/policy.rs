@@ -3,17 +3,20 @@
 //! Everything that Istio has is read; a field that Istio does not have is an error. What of it cannot be enforced, and
 //! how it counts then, is said by [`tramline_core::authz::PolicyStatus`].
 
+mod fields;
+
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tramline_core::authz::{
     Action, AuthorizationPolicy, Condition, ConditionMatch, IpMatch, MatchList, Operation, PatternError,
     Rule, ServiceAccountMatch, Source, StringMatch, Target, TargetKind,
 };
 use tramline_core::object::{Kind, ObjectError, ObjectRef};
 
-use super::meta::{Metadata, WorkloadSelector};
+pub(super) use self::fields::AuthorizationPolicyManifest;
+use self::fields::{FromManifest, Provider, RuleManifest, TargetManifest, Texts, ToManifest, WhenManifest};
+use super::given::Given;
+use super::meta::WorkloadSelector;
 
 /// Istio's bound on `from`, used for every list.
 const MAX_ENTRIES: usize = 512;
@@ -23,110 +26,6 @@ const MAX_TARGETS: usize = 16;
 const MAX_ACCOUNTS: usize = 16;
 const MAX_ACCOUNT_LENGTH: usize = 320;
 const DRY_RUN: &str = "istio.io/dry-run";
-
-/// A list of texts; `null` in it is an error of its own, or YAML would hand it over as the text `null`.
-type Texts = Option<Vec<Option<String>>>;
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct AuthorizationPolicyManifest {
-    #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
-    #[serde(rename = "kind")]
-    _kind: IgnoredAny,
-    #[serde(default)]
-    metadata: Metadata,
-    spec: Option<Spec>,
-    #[serde(rename = "status")]
-    _status: Option<IgnoredAny>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Spec {
-    selector: Option<WorkloadSelector>,
-    action: Option<String>,
-    rules: Option<Vec<Option<RuleManifest>>>,
-    target_ref: Option<TargetManifest>,
-    target_refs: Option<Vec<Option<TargetManifest>>>,
-    provider: Option<Provider>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TargetManifest {
-    #[serde(default)]
-    group: Option<String>,
-    kind: String,
-    name: Arc<str>,
-    namespace: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Provider {
-    name: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleManifest {
-    from: Option<Vec<Option<FromManifest>>>,
-    to: Option<Vec<Option<ToManifest>>>,
-    when: Option<Vec<Option<WhenManifest>>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FromManifest {
-    source: Option<SourceManifest>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ToManifest {
-    operation: Option<OperationManifest>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SourceManifest {
-    principals: Texts,
-    not_principals: Texts,
-    namespaces: Texts,
-    not_namespaces: Texts,
-    service_accounts: Texts,
-    not_service_accounts: Texts,
-    ip_blocks: Texts,
-    not_ip_blocks: Texts,
-    request_principals: Texts,
-    not_request_principals: Texts,
-    remote_ip_blocks: Texts,
-    not_remote_ip_blocks: Texts,
-    trust_domains: Texts,
-    not_trust_domains: Texts,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct OperationManifest {
-    ports: Texts,
-    not_ports: Texts,
-    hosts: Texts,
-    not_hosts: Texts,
-    methods: Texts,
-    not_methods: Texts,
-    paths: Texts,
-    not_paths: Texts,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WhenManifest {
-    key: String,
-    values: Texts,
-    not_values: Texts,
-}
 
 impl AuthorizationPolicyManifest {
     pub(super) fn into_policy(
@@ -143,17 +42,17 @@ impl AuthorizationPolicyManifest {
             errors,
         };
         let dry_run = reader.dry_run(meta.annotations.get(DRY_RUN).map(AsRef::as_ref));
-        let action = reader.action(spec.action.as_deref());
-        reader.provider(action, spec.provider, spec.rules.is_some());
-        let targets = reader.targets(spec.target_ref, spec.target_refs);
-        if spec.selector.is_some() && !targets.is_empty() {
+        let action = reader.action(spec.action.0.as_deref());
+        reader.provider(action, spec.provider.0, spec.rules.is_some());
+        let targets = reader.targets(spec.target_ref.0, spec.target_refs.0);
+        if spec.selector.0.is_some() && !targets.is_empty() {
             reader.refuse(
                 "spec.selector",
                 "is given together with spec.targetRefs; one of them has to go",
             );
         }
         let rules = reader.entries(spec.rules, "spec.rules", Reader::rule);
-        let selector = WorkloadSelector::into_selector(spec.selector, &meta.object, errors);
+        let selector = WorkloadSelector::into_selector(spec.selector.0, &meta.object, errors);
         Some(AuthorizationPolicy {
             targets,
             dry_run,
@@ -203,7 +102,7 @@ impl Reader<'_> {
     fn provider(&mut self, action: Action, provider: Option<Provider>, rules: bool) {
         let named = provider
             .as_ref()
-            .and_then(|provider| provider.name.as_deref())
+            .and_then(|provider| provider.name.0.as_deref())
             .is_some_and(|name| !name.is_empty());
         match (action, &provider) {
             (Action::Custom, _) if !named => {
@@ -332,15 +231,15 @@ impl Reader<'_> {
     #[expect(clippy::unnecessary_wraps, reason = "one of the readers that `entries` takes")]
     fn rule(&mut self, rule: RuleManifest, field: &str) -> Option<Rule> {
         Some(Rule {
-            from: self.part(rule.from, &format!("{field}.from"), Self::source),
-            to: self.part(rule.to, &format!("{field}.to"), Self::operation),
-            when: self.part(rule.when, &format!("{field}.when"), Self::condition),
+            from: self.part(rule.from.0, &format!("{field}.from"), Self::source),
+            to: self.part(rule.to.0, &format!("{field}.to"), Self::operation),
+            when: self.part(rule.when.0, &format!("{field}.when"), Self::condition),
         })
     }
 
     fn source(&mut self, from: FromManifest, field: &str) -> Option<Source> {
         let field = format!("{field}.source");
-        let Some(source) = from.source else {
+        let Some(source) = from.source.0 else {
             self.refuse(&field, "is required");
             return None;
         };
@@ -431,7 +330,7 @@ impl Reader<'_> {
 
     fn operation(&mut self, to: ToManifest, field: &str) -> Option<Operation> {
         let field = format!("{field}.operation");
-        let Some(operation) = to.operation else {
+        let Some(operation) = to.operation.0 else {
             self.refuse(&field, "is required");
             return None;
         };
@@ -461,8 +360,8 @@ impl Reader<'_> {
     fn condition(&mut self, when: WhenManifest, field: &str) -> Option<Condition> {
         let before = self.errors.len();
         let (values, not_values) = (format!("{field}.values"), format!("{field}.notValues"));
-        if when.values.as_ref().is_none_or(Vec::is_empty)
-            && when.not_values.as_ref().is_none_or(Vec::is_empty)
+        if when.values.0.as_ref().is_none_or(Vec::is_empty)
+            && when.not_values.0.as_ref().is_none_or(Vec::is_empty)
         {
             self.refuse(field, "needs values or notValues");
         }
@@ -517,7 +416,7 @@ impl Reader<'_> {
 
     fn values<T>(
         &mut self,
-        (values, field): (Texts, &str),
+        (Given(values), field): (Texts, &str),
         parse: impl Fn(&str) -> Result<T, PatternError>,
     ) -> Vec<T> {
         let values = values.unwrap_or_default();

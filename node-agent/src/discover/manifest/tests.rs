@@ -34,7 +34,7 @@ pub(super) fn bad(text: &str, parts: &[&str]) {
     }
 }
 
-fn policy(spec: &str) -> String {
+pub(super) fn policy(spec: &str) -> String {
     let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
     format!(
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: demo}}\nspec:\n{spec}"
