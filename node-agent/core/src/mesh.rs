@@ -9,7 +9,7 @@ mod sharded;
 mod sources;
 mod workloads;
 
-pub(crate) use workloads::{MODE_LABEL, MODE_NONE, MODE_TRAMLINE};
+pub use workloads::{MODE_LABEL, MODE_NONE, MODE_TRAMLINE, NETNS};
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -8,6 +8,7 @@
 mod bounds;
 mod document;
 mod effort;
+mod enrolment;
 mod given;
 mod lines;
 mod meta;
@@ -425,5 +426,7 @@ fn kind_of(head: &Head) -> Result<Kind, Wrong> {
     }
 }
 
+#[cfg(test)]
+mod kubernetes_tests;
 #[cfg(test)]
 mod tests;

@@ -13,13 +13,14 @@ use crate::object::{ObjectError, Pod};
 use crate::workload::{CaptureExclusions, Protocol, Workload, WorkloadType};
 
 /// Label on a namespace or pod that enrols it.
-pub(crate) const MODE_LABEL: &str = "istio.io/dataplane-mode";
+pub const MODE_LABEL: &str = "istio.io/dataplane-mode";
 /// The value of [`MODE_LABEL`] that is ours; `none` on a pod opts out, other values belong to other meshes.
-pub(crate) const MODE_TRAMLINE: &str = "tramline";
+pub const MODE_TRAMLINE: &str = "tramline";
 /// Opts a pod out.
-pub(crate) const MODE_NONE: &str = "none";
+pub const MODE_NONE: &str = "none";
 
-const NETNS: &str = "tramline.dev/netns";
+/// Annotation with the path of a pod's network namespace on its node.
+pub const NETNS: &str = "tramline.dev/netns";
 const EXCLUDE_OUTBOUND_PORTS: &str = "tramline.dev/exclude-outbound-ports";
 const EXCLUDE_INBOUND_PORTS: &str = "tramline.dev/exclude-inbound-ports";
 const EXCLUDE_OUTBOUND_CIDRS: &str = "tramline.dev/exclude-outbound-cidrs";

@@ -165,3 +165,35 @@ spec: {selector: {matchLabels: {app: a}}, mtls: {mode: STRICT}}
         );
     }
 }
+
+#[test]
+fn a_pod_that_nothing_enrols_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = POD.replace(
+        "labels: {app: a}",
+        "annotations: {tramline.dev/netns: /run/netns/a}",
+    );
+    let said = |pod: &str, namespace: &str| {
+        fs::write(dir.path().join("a.yaml"), format!("{pod}---\n{namespace}")).unwrap();
+        super::text(&offline::validate(dir.path(), &settings()))
+    };
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: demo}\n";
+    let warning = "warning: a.yaml:3: Pod demo/a (line 1): metadata.annotations.tramline.dev/netns: has no effect: nothing enrols this \
+                   pod; label it or its namespace istio.io/dataplane-mode: tramline, or the pod istio.io/dataplane-mode: none if it is \
+                   to stay out\n";
+    let valid = "valid: 1 file, 1 Namespace, 1 Pod\n";
+    assert_eq!(said(&pod, namespace), format!("{warning}{valid}"));
+    let on_host = pod.replace("nodeName: n1", "nodeName: n1, hostNetwork: true");
+    assert!(said(&on_host, namespace).contains("a pod with hostNetwork is never enrolled"));
+    let label = |mode: &str| format!("{{labels: {{istio.io/dataplane-mode: {mode}}}, ");
+    assert_eq!(said(&pod, &namespace.replace('{', &label("tramline"))), valid);
+    for mode in ["tramline", "none", "ambient"] {
+        assert_eq!(
+            said(&pod.replacen('{', &label(mode), 1), namespace),
+            valid,
+            "{mode}"
+        );
+    }
+    let ended = pod.replace("podIP: 10.0.0.1", "podIP: 10.0.0.1, phase: Failed");
+    assert_eq!(said(&ended, namespace), valid);
+}

@@ -1,11 +1,12 @@
 //! A directory looked at without an agent: what is wrong with it, or what it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use serde::Serialize;
-use tramline_core::mesh::{Mesh, MeshSettings};
+use tramline_core::mesh::{MODE_LABEL, MODE_NONE, MODE_TRAMLINE, Mesh, MeshSettings, NETNS};
 use tramline_core::object::{ObjectError, Objects};
+use tramline_core::workload::WorkloadUid;
 
 use super::accept::{Accepted, accept};
 use super::read::{self, Contents};
@@ -23,7 +24,8 @@ pub struct Validation {
     pub objects: BTreeMap<String, usize>,
     /// Everything that is wrong.
     pub errors: Vec<ConfigError>,
-    /// Policies that are taken and not enforced as they are written.
+    /// What is taken and may not be what its author meant: policies that are not enforced as they are written, pods that are said to be
+    /// on a node's path and that nothing enrols.
     pub warnings: Vec<ConfigError>,
 }
 
@@ -44,8 +46,9 @@ pub fn validate(dir: &Path, settings: &MeshSettings) -> Validation {
     match read {
         Ok((Accepted { parsed, mesh }, contents)) => {
             validation.valid = true;
-            validation.objects = counted(&parsed.objects());
-            validation.warnings = warnings(&mesh, &contents);
+            let objects = parsed.objects();
+            validation.objects = counted(&objects);
+            validation.warnings = warnings(&mesh, &objects, &contents);
         }
         Err(errors) => validation.errors = errors.errors().to_vec(),
     }
@@ -76,8 +79,8 @@ fn counted(objects: &Objects) -> BTreeMap<String, usize> {
     there.map(|(kind, count)| (kind.to_owned(), count)).collect()
 }
 
-fn warnings(mesh: &Mesh, contents: &Contents) -> Vec<ConfigError> {
-    let mut warnings: Vec<ConfigError> = Vec::new();
+fn warnings(mesh: &Mesh, objects: &Objects, contents: &Contents) -> Vec<ConfigError> {
+    let mut warnings: Vec<ConfigError> = outside(mesh, objects).map(ConfigError::from).collect();
     for (policy, status) in mesh.policies().zip(mesh.policy_statuses()) {
         if status.accepted {
             continue;
@@ -90,4 +93,30 @@ fn warnings(mesh: &Mesh, contents: &Contents) -> Vec<ConfigError> {
     manifest::locate(&mut warnings, |name| contents.get(name));
     warnings.sort();
     warnings
+}
+
+/// Pods that say where their network namespace is, and that nothing enrols. A label of their own, whatever it says, is their last word.
+fn outside(mesh: &Mesh, objects: &Objects) -> impl Iterator<Item = ObjectError> {
+    let enrolled: HashSet<&WorkloadUid> = mesh
+        .workloads()
+        .filter(|workload| workload.enrolled)
+        .map(|workload| &workload.uid)
+        .collect();
+    let outside = objects.pods.iter().filter(move |pod| {
+        pod.meta.annotations.contains_key(NETNS)
+            && !pod.meta.labels.contains_key(MODE_LABEL)
+            && !pod.ended
+            && !enrolled.contains(&pod.uid())
+    });
+    outside.map(|pod| {
+        let problem = if pod.host_network {
+            "has no effect: a pod with hostNetwork is never enrolled".to_owned()
+        } else {
+            format!(
+                "has no effect: nothing enrols this pod; label it or its namespace {MODE_LABEL}: {MODE_TRAMLINE}, or the pod \
+                 {MODE_LABEL}: {MODE_NONE} if it is to stay out"
+            )
+        };
+        ObjectError::new(&pod.meta.object, format!("metadata.annotations.{NETNS}"), problem)
+    })
 }

@@ -10,6 +10,7 @@ use tramline_core::object::{
     Created, Kind, Meta, Namespace, Node, ObjectError, ObjectRef, Owner, ServiceAccount,
 };
 
+use super::enrolment;
 use super::given::Given;
 use super::misspelt::Level;
 
@@ -101,10 +102,14 @@ impl Metadata {
                 None
             })?,
         };
+        let labels = self.labels.unwrap_or_default();
+        if matches!(kind, Kind::Namespace | Kind::Pod) {
+            enrolment::check(&labels, &object, errors);
+        }
         Some(Meta {
             object,
             uid: self.uid,
-            labels: self.labels.unwrap_or_default(),
+            labels,
             annotations: self.annotations.unwrap_or_default(),
             created,
         })
