@@ -60,3 +60,43 @@ fn almost_the_label_or_the_value_that_enrols_is_refused() {
         good(&pod(&format!("labels: {{{label}}}")));
     }
 }
+
+#[test]
+fn an_address_that_is_written_twice_is_the_same_one() {
+    let service = |spec: &str| {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec:\n  ports: []\n  {spec}\n")
+    };
+    let pod = |status: &str| {
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{}}\nstatus:\n  {status}\n")
+    };
+    for (text, said) in [
+        (
+            service("clusterIPs: [10.0.0.1, \"fd00::1\"]\n  clusterIP: 10.0.0.2"),
+            "f.yaml:7: Service default/s (line 1): spec.clusterIP: `10.0.0.2` is not the first of spec.clusterIPs, `10.0.0.1`",
+        ),
+        (
+            service("clusterIP: None\n  clusterIPs: [10.0.0.1]"),
+            "f.yaml:6: Service default/s (line 1): spec.clusterIP: `None` is not the first of spec.clusterIPs, `10.0.0.1`",
+        ),
+        (
+            service("clusterIP: 10.0.0.1\n  clusterIPs: [None]"),
+            "f.yaml:6: Service default/s (line 1): spec.clusterIP: `10.0.0.1` is not the first of spec.clusterIPs, `None`",
+        ),
+        (
+            pod("podIP: 10.0.0.2\n  podIPs: [{ip: 10.0.0.1}]"),
+            "f.yaml:6: Pod default/a (line 1): status.podIP: `10.0.0.2` is not the first of status.podIPs, `10.0.0.1`",
+        ),
+    ] {
+        bad(&text, &[said]);
+    }
+    good(&service(
+        "clusterIP: \"fd00:0::1\"\n  clusterIPs: [\"fd00::1\", 10.0.0.1]",
+    ));
+    good(&service("clusterIP: \"\"\n  clusterIPs: [\"fd00::1\", 10.0.0.1]"));
+    good(&service("clusterIP: None\n  clusterIPs: [None]"));
+    good(&pod("podIP: 10.0.0.1\n  podIPs: []"));
+    good(&pod("podIP: \"\"\n  podIPs: [{ip: 10.0.0.1}]"));
+    good(&pod(
+        "podIP: 10.0.0.1\n  podIPs: [{ip: 10.0.0.1}, {ip: \"fd00::1\"}]",
+    ));
+}

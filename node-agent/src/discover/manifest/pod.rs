@@ -132,8 +132,17 @@ fn addresses(
     object: &ObjectRef,
     errors: &mut Vec<ObjectError>,
 ) -> Vec<IpAddr> {
+    let all = all.unwrap_or_default();
+    if !is_first(
+        one.as_deref(),
+        all.first().map(|first| first.ip.as_str()),
+        ["status.podIP", "status.podIPs"],
+        object,
+        errors,
+    ) {
+        return Vec::new();
+    }
     let mut texts: Vec<(String, String)> = all
-        .unwrap_or_default()
         .into_iter()
         .enumerate()
         .map(|(index, ip)| (format!("status.podIPs[{index}].ip"), ip.ip))
@@ -146,6 +155,27 @@ fn addresses(
         .filter(|(_, text)| !text.is_empty())
         .filter_map(|(field, text)| address(&text, &field, object, errors))
         .collect()
+}
+
+/// Whether an address that is given alone is the first of those given as a list, as Kubernetes has it: of two answers one
+/// would be dropped without a word.
+pub(super) fn is_first(
+    one: Option<&str>,
+    first: Option<&str>,
+    [field, list]: [&str; 2],
+    object: &ObjectRef,
+    errors: &mut Vec<ObjectError>,
+) -> bool {
+    let (Some(one), Some(first)) = (one.filter(|one| !one.is_empty()), first) else {
+        return true;
+    };
+    let parsed = |text: &str| text.parse::<IpAddr>().map(|address| address.to_canonical()).ok();
+    let same = one == first || parsed(one).is_some() && parsed(one) == parsed(first);
+    if !same {
+        let problem = format!("`{one}` is not the first of {list}, `{first}`; leave one of the two out");
+        errors.push(ObjectError::new(object, field, problem));
+    }
+    same
 }
 
 /// One address of an object, unwrapped if it is IPv4-mapped.

@@ -15,7 +15,7 @@ use tramline_core::service::{Distribution, Hints, Readiness};
 
 use super::meta::{METADATA, Metadata};
 use super::misspelt::Level;
-use super::pod::{address, is_tcp};
+use super::pod::{address, is_first, is_tcp};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct ServiceManifest {
@@ -206,6 +206,15 @@ fn vips(
     errors: &mut Vec<ObjectError>,
 ) -> Vec<IpAddr> {
     let all: Vec<String> = all.unwrap_or_default();
+    if !is_first(
+        one.as_deref(),
+        all.first().map(String::as_str),
+        ["spec.clusterIP", "spec.clusterIPs"],
+        object,
+        errors,
+    ) {
+        return Vec::new();
+    }
     let texts: Vec<String> = if all.is_empty() {
         one.into_iter().collect()
     } else {
