@@ -82,7 +82,9 @@ pub fn parse(bytes: &[u8], file: &str, format: Format, objects: &mut Objects, er
         Ok(text) => text,
         Err(error) => {
             let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+            let good = std::str::from_utf8(good).unwrap_or_default();
+            // With something behind it, so that an end of a line has a next one.
+            let line = lines_of(&format!("{good}?"), format).count();
             let problem = "is not UTF-8: save it as UTF-8";
             errors.push(ConfigError {
                 line: Some(line),
@@ -125,10 +127,10 @@ fn documents<'a>(text: &'a str, file: &'a str, format: Format) -> impl Iterator<
 fn split(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut start, mut start_line, mut offset) = (0, 1, 0);
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line
-            .strip_prefix("---")
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+    for (index, line) in lines::lines(text).enumerate() {
+        let marker = line.strip_prefix("---").is_some_and(|rest| {
+            rest.is_empty() || rest.starts_with([' ', '\t']) || lines::begins_with_break(rest.as_bytes())
+        });
         if marker {
             documents.push((start_line, text.get(start..offset).unwrap_or_default()));
             (start, start_line) = (offset, index + 1);
@@ -141,10 +143,20 @@ fn split(text: &str) -> Vec<(usize, &str)> {
 }
 
 fn is_blank(document: &str) -> bool {
-    document.lines().all(|line| {
-        let line = line.strip_prefix("---").unwrap_or(line).trim();
-        line.is_empty() || line.starts_with('#')
-    })
+    lines::lines(document).all(is_blank_line)
+}
+
+fn is_blank_line(line: &str) -> bool {
+    let line = line.strip_prefix("---").unwrap_or(line).trim();
+    line.is_empty() || line.starts_with('#')
+}
+
+/// The lines as the format's parser counts them.
+fn lines_of(text: &str, format: Format) -> Box<dyn Iterator<Item = &str> + '_> {
+    match format {
+        Format::Yaml => Box::new(lines::lines(text)),
+        Format::Json => Box::new(text.lines()),
+    }
 }
 
 struct Document<'a> {
@@ -309,8 +321,8 @@ impl Document<'_> {
 
     /// The first line with anything on it, which is where an editor should go.
     fn first_line(&self) -> usize {
-        let blank = |line: &&str| is_blank(line);
-        self.line + self.text.lines().take_while(blank).count()
+        let blank = |line: &&str| is_blank_line(line);
+        self.line + lines_of(self.text, self.format).take_while(blank).count()
     }
 }
 

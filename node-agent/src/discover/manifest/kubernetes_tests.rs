@@ -1,6 +1,7 @@
 //! What Kubernetes would refuse, or take for something else than its author meant.
 
-use super::tests::{bad, good};
+use super::tests::{bad, good, read_as};
+use super::*;
 
 fn pod(metadata: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  {metadata}\nspec: {{}}\n")
@@ -99,4 +100,42 @@ fn an_address_that_is_written_twice_is_the_same_one() {
     good(&pod(
         "podIP: 10.0.0.1\n  podIPs: [{ip: 10.0.0.1}, {ip: \"fd00::1\"}]",
     ));
+}
+
+#[test]
+fn lines_end_where_yaml_says() {
+    for end in ["\r", "\r\n", "\n", "\u{85}", "\u{2028}", "\u{2029}"] {
+        let text = "# about\n\n---\n# a\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\n---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: [b]\n"
+            .replace('\n', end);
+        let (objects, errors) = super::tests::read(&text);
+        assert_eq!(objects.namespaces.len(), 1, "{end:?}");
+        assert_eq!(
+            objects.namespaces[0].meta.object.to_string(),
+            "f.yaml:5: Namespace a",
+            "{end:?}"
+        );
+        assert_eq!(
+            errors,
+            ["f.yaml:13: metadata.name: is a list where a text belongs"],
+            "{end:?}"
+        );
+        assert_eq!(
+            split(&format!("# x{end}---{end}# y{end}--- {end}")).len(),
+            0,
+            "{end:?}"
+        );
+    }
+    // Not UTF-8 on the third line.
+    let mut errors = Vec::new();
+    parse(
+        b"# a\r# b\r\n# \xff\r",
+        "f.yaml",
+        Format::Yaml,
+        &mut Objects::default(),
+        &mut errors,
+    );
+    assert_eq!(errors[0].to_string(), "f.yaml:3: is not UTF-8: save it as UTF-8");
+    // JSON knows no others than its own.
+    let (_, errors) = read_as("{\"apiVersion\": \"v1\",\n\"kind\": 3}", Format::Json);
+    assert!(errors[0].starts_with("f.yaml:2: "), "{errors:?}");
 }
