@@ -34,13 +34,15 @@ impl Action {
     }
 }
 
-/// One entry of `spec.targetRefs`: a policy that has one is meant for a proxy in front of workloads.
+/// `spec.targetRef`, or one entry of `spec.targetRefs`: a policy that has one is meant for a proxy in front of workloads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// What it names.
     pub kind: TargetKind,
     /// The name, in the policy's own namespace.
     pub name: Arc<str>,
+    /// Written as `spec.targetRef`, not in the list.
+    pub alone: bool,
 }
 
 /// What a target can be.

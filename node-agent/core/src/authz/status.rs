@@ -114,7 +114,12 @@ impl PolicyStatus {
         }
         for (index, target) in policy.targets.iter().enumerate() {
             let (reason, message) = target_condition(policy, target, &service_exists);
-            say(reason, format!("spec.targetRefs[{index}]"), message);
+            let field = if target.alone {
+                "spec.targetRef".to_owned()
+            } else {
+                format!("spec.targetRefs[{index}]")
+            };
+            say(reason, field, message);
         }
         if policy.targets.is_empty() && policy.action != Action::Audit {
             for (index, rule) in policy
@@ -140,7 +145,7 @@ fn target_condition(
     target: &Target,
     service_exists: impl Fn(&str) -> bool,
 ) -> (PolicyReason, String) {
-    let Target { kind, name } = target;
+    let Target { kind, name, .. } = target;
     if *kind != TargetKind::Service || !service_exists(name) {
         let message = format!("there is no {kind} {name} here: the policy protects nothing");
         return (PolicyReason::TargetUnknown, message);

@@ -178,9 +178,11 @@ fn build_workloads<'a>(
         let Some(workload) = workloads::workload(pod, labels, settings, errors) else {
             continue;
         };
-        if let Some(first) = by_uid.insert(workload.uid.clone(), pod) {
-            let problem = format!("{} has the same UID", first.meta.object);
-            errors.push(ObjectError::new(&pod.meta.object, "metadata.uid", problem));
+        if let Some(first) = by_uid.insert(workload.uid.clone(), pod)
+            // That a pod without a UID of its own is defined twice is said already.
+            && (pod.meta.uid.is_some() || !is_named_as(&first.meta.object, &pod.meta.object))
+        {
+            errors.push(workloads::same_uid(pod, &first.meta.object.to_string()));
         }
         if let Some(netns) = &workload.netns
             && let Some(first) = by_netns.insert((pod.node.clone(), netns.clone()), pod)
@@ -195,6 +197,10 @@ fn build_workloads<'a>(
         built.push((pod.meta.object.clone(), Arc::new(workload)));
     }
     built
+}
+
+fn is_named_as(one: &ObjectRef, other: &ObjectRef) -> bool {
+    (&one.namespace, &one.name) == (&other.namespace, &other.name)
 }
 
 fn index_addresses<'a>(

@@ -169,12 +169,12 @@ impl Step {
     fn check_conflicts(&mut self, pod: &Pod, workload: &Workload) {
         let (next, object) = (&self.next, &pod.meta.object);
         let pod_name = |other: &Workload| format!("Pod {}/{}", other.namespace, other.name);
+        if let Some(other) = next.workloads.get(&workload.uid) {
+            self.errors.push(workloads::same_uid(pod, &pod_name(other)));
+        }
         let mut refuse = |field: &str, problem: String| {
             self.errors.push(ObjectError::new(object, field, problem));
         };
-        if let Some(other) = next.workloads.get(&workload.uid) {
-            refuse("metadata.uid", format!("{} has the same UID", pod_name(other)));
-        }
         let local = next.prepared.keys().filter_map(|uid| next.workloads.get(uid));
         let added = self.workloads.iter().filter(|added| {
             next.workloads

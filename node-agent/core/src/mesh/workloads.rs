@@ -113,6 +113,21 @@ pub(super) fn workload(
     })
 }
 
+/// Two pods of one UID; one that is not given is NAMESPACE/NAME, which another pod may give as its own.
+pub(super) fn same_uid(pod: &Pod, other: &str) -> ObjectError {
+    let (field, problem) = match &pod.meta.uid {
+        Some(_) => ("metadata.uid", format!("{other} has the same UID")),
+        None => (
+            "metadata.name",
+            format!(
+                "stands for the UID, `{}`, which is also that of {other}",
+                pod.uid().as_str()
+            ),
+        ),
+    };
+    ObjectError::new(&pod.meta.object, field, problem)
+}
+
 /// The namespaces' labels by name.
 pub(super) fn namespace_labels(namespaces: &[crate::object::Namespace]) -> HashMap<Arc<str>, &Labels> {
     namespaces

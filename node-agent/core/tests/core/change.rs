@@ -134,6 +134,7 @@ fn moment() -> impl Strategy<Value = Objects> {
         targeting.targets = vec![Target {
             kind: TargetKind::Service,
             name: "s0".into(),
+            alone: false,
         }];
         let slice = tramline_core::object::EndpointSlice {
             meta: tramline_core::object::Meta::new(
@@ -372,6 +373,7 @@ fn a_target_closes_and_opens_with_its_policy() {
     targeting.targets = vec![Target {
         kind: TargetKind::Service,
         name: "web".into(),
+        alone: false,
     }];
     let name = PolicyName::clone(&targeting.name);
     let uid = tramline_core::workload::WorkloadUid::new("demo/web");

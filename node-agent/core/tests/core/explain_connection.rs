@@ -433,6 +433,7 @@ fn the_deciding_rule_is_named_and_so_is_what_would_change_it() {
     waypoint.targets = vec![Target {
         kind: TargetKind::Service,
         name: "web".into(),
+        alone: false,
     }];
     objects.authorization_policies = vec![waypoint];
     let said = ask(&build(objects.clone()), "a/cli", "a/web:80").conclusion;

@@ -213,6 +213,9 @@ fn conflicts_name_both_sides_and_come_all_at_once() {
         pod("demo", "twice", &[]),
         pod("demo", "twice", &[]),
     ]);
+    let mut named = pod("demo", "g", &[]);
+    named.meta.uid = Some("demo/h".into());
+    pods.extend([named, pod("demo", "h", &[])]);
     pods.push(pod("Bad_NS", "x", &[]));
     let services = vec![
         service("demo", "s1", &["10.96.0.1"], "a"),
@@ -232,6 +235,7 @@ fn conflicts_name_both_sides_and_come_all_at_once() {
         "Pod demo/f: spec.serviceAccountName: service account must be",
         "Pod demo/lo: status.podIPs: 127.0.0.1 is a loopback address",
         "Pod demo/twice: metadata.name: defined twice",
+        "Pod demo/h: metadata.name: stands for the UID, `demo/h`, which is also that of Pod demo/g",
         "Pod Bad_NS/x: metadata.namespace: `Bad_NS` is not a namespace name",
         "Service demo/s2: spec.clusterIPs: 10.96.0.1 is also the address of Service demo/s1",
         "Service demo/s3: spec.clusterIPs: 10.0.0.3 is also an address of Pod other/c",
@@ -242,6 +246,12 @@ fn conflicts_name_both_sides_and_come_all_at_once() {
             "no {part:?} in {errors:#?}"
         );
     }
+    assert!(
+        !errors
+            .iter()
+            .any(|error| error.contains("demo/twice: metadata.uid")),
+        "there is none: {errors:#?}"
+    );
 }
 
 #[test]

@@ -392,6 +392,7 @@ fn targeting(action: Action, kind: TargetKind, name: &str) -> AuthorizationPolic
     policy.targets = vec![Target {
         kind,
         name: name.into(),
+        alone: false,
     }];
     policy
 }

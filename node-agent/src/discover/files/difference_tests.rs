@@ -312,7 +312,7 @@ fn the_source_takes_changes_as_a_whole_or_not_at_all() {
     let errors = source.load_once().unwrap_err().to_string();
     assert_eq!(
         errors,
-        "a.yaml:22: Pod demo/c (line 18): status.podIPs: 10.0.0.1 is also an address of a.yaml:6: Pod demo/a"
+        "a.yaml:22: Pod demo/c (line 18): status.podIP: 10.0.0.1 is also an address of a.yaml:6: Pod demo/a"
     );
     assert!(Arc::ptr_eq(&source.last().unwrap().mesh, &first));
     write(&format!("{SERVICE}{}", pod("b", "10.0.0.2")));

@@ -61,7 +61,7 @@ fn every_error_is_named_at_once() {
     let text = errors.to_string();
     assert!(
         text.contains(
-            "b.yaml:9: Pod two/b (line 1): status.podIPs: 10.0.0.1 is also an address of a.yaml:1: Pod one/a"
+            "b.yaml:9: Pod two/b (line 1): status.podIP: 10.0.0.1 is also an address of a.yaml:1: Pod one/a"
         ),
         "{text}"
     );

@@ -2,6 +2,8 @@
 
 use super::tests::{bad, good, read_as};
 use super::*;
+use tramline_core::identity::TrustDomain;
+use tramline_core::mesh::{Mesh, MeshSettings};
 
 fn pod(metadata: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  {metadata}\nspec: {{}}\n")
@@ -138,4 +140,45 @@ fn lines_end_where_yaml_says() {
     // JSON knows no others than its own.
     let (_, errors) = read_as("{\"apiVersion\": \"v1\",\n\"kind\": 3}", Format::Json);
     assert!(errors[0].starts_with("f.yaml:2: "), "{errors:?}");
+}
+
+#[test]
+fn an_error_names_the_field_that_is_written() {
+    bad(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  ports: []\n  clusterIP: 10.0.0.300\n",
+        &["f.yaml:6: Service default/s (line 1): spec.clusterIP: `10.0.0.300` is not an IP address"],
+    );
+    bad(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  clusterIPs:\n  - 10.0.0.1\n  - 10.0.0.300\n",
+        &["f.yaml:7: Service default/s (line 1): spec.clusterIPs[1]: `10.0.0.300` is not an IP address"],
+    );
+}
+
+#[test]
+fn a_target_is_named_as_it_is_written() {
+    let target = "group: \"\", kind: Service, name: s";
+    let text = |spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec:\n  {spec}\n"
+        )
+    };
+    bad(
+        &text(&format!("targetRef: {{{target}}}\n  selector: {{}}")),
+        &["spec.selector: is given together with spec.targetRef; one of them has to go"],
+    );
+    for (spec, field) in [
+        (format!("targetRef: {{{target}}}"), "spec.targetRef"),
+        (format!("targetRefs: [{{{target}}}]"), "spec.targetRefs[0]"),
+    ] {
+        let objects = good(&text(&spec));
+        let printed = print::list(&objects).to_string();
+        assert!(
+            printed.contains(&format!("\"{}\":", &field[5..].replace("[0]", ""))),
+            "{printed}"
+        );
+        let settings = MeshSettings::new(TrustDomain::new("cluster.local").unwrap(), "n1");
+        let mesh = Mesh::build(objects, &settings).unwrap();
+        let statuses: Vec<_> = mesh.policy_statuses().collect();
+        assert_eq!(statuses[0].conditions[0].field, field);
+    }
 }

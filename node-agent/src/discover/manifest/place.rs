@@ -12,13 +12,19 @@ use crate::discover::ConfigError;
 /// Bytes that are read a second time at most; errors beyond have the line of their object.
 const MAX_BYTES: usize = 64 << 20;
 
+/// Lists that the core names, and the field that may be written in place of each.
+const WRITTEN_ALONE: &[(&str, &str)] = &[
+    ("status.podIPs", "status.podIP"),
+    ("spec.clusterIPs", "spec.clusterIP"),
+];
+
 /// Gives each error the line of its field, where it has only its object's.
 pub fn locate<'f>(errors: &mut [ConfigError], file: impl Fn(&str) -> Option<(&'f [u8], Format)>) {
     let mut left = MAX_BYTES;
     // By file, then by the line on which each begins: thousands of errors in one file must not take it apart each.
     let mut files: HashMap<String, HashMap<usize, Document<'f>>> = HashMap::new();
     for error in errors.iter_mut().filter(|error| error.line.is_none()) {
-        let (Some(line), Some(field)) = (error.object_line, error.field.as_deref()) else {
+        let (Some(line), Some(mut field)) = (error.object_line, error.field.clone()) else {
             continue;
         };
         error.line = error.object_line;
@@ -41,14 +47,20 @@ pub fn locate<'f>(errors: &mut [ConfigError], file: impl Fn(&str) -> Option<(&'f
             continue;
         }
         let mut find = |path: &str| spend().and_then(|()| document.line_of(path));
-        let mut path = match document.item_of(error.object.as_deref().unwrap_or_default()) {
-            Some(index) => {
-                let item = format!("items[{index}]");
-                error.object_line = find(&item).or(error.object_line);
-                format!("{item}.{field}")
-            }
-            None => field.to_owned(),
-        };
+        let mut item = String::new();
+        if let Some(index) = document.item_of(error.object.as_deref().unwrap_or_default()) {
+            item = format!("items[{index}]");
+            error.object_line = find(&item).or(error.object_line);
+            item.push('.');
+        }
+        if let Some((list, alone)) = WRITTEN_ALONE.iter().find(|(list, _)| *list == field)
+            && find(&format!("{item}{list}[0]")).is_none()
+            && find(&format!("{item}{alone}")).is_some()
+        {
+            (*alone).clone_into(&mut field);
+            error.field = Some(field.clone());
+        }
+        let mut path = item + &field;
         // A field that is missing is looked for where it should be.
         while !path.is_empty() {
             if let Some(line) = find(&path) {

@@ -25,6 +25,7 @@ const MAX_TARGETS: usize = 16;
 /// Istio's bounds on `serviceAccounts`.
 const MAX_ACCOUNTS: usize = 16;
 const MAX_ACCOUNT_LENGTH: usize = 320;
+const ALONE: &str = "spec.targetRef";
 const DRY_RUN: &str = "istio.io/dry-run";
 
 impl AuthorizationPolicyManifest {
@@ -45,11 +46,12 @@ impl AuthorizationPolicyManifest {
         let action = reader.action(spec.action.0.as_deref());
         reader.provider(action, spec.provider.0, spec.rules.is_some());
         let targets = reader.targets(spec.target_ref.0, spec.target_refs.0);
-        if spec.selector.0.is_some() && !targets.is_empty() {
-            reader.refuse(
-                "spec.selector",
-                "is given together with spec.targetRefs; one of them has to go",
-            );
+        if spec.selector.0.is_some()
+            && let Some(target) = targets.first()
+        {
+            let other = if target.alone { ALONE } else { "spec.targetRefs" };
+            let problem = format!("is given together with {other}; one of them has to go");
+            reader.refuse("spec.selector", &problem);
         }
         let rules = reader.entries(spec.rules, "spec.rules", Reader::rule);
         let selector = WorkloadSelector::into_selector(spec.selector.0, &meta.object, errors);
@@ -129,7 +131,7 @@ impl Reader<'_> {
         let many = many.unwrap_or_default();
         if one.is_some() && !many.is_empty() {
             self.refuse(
-                "spec.targetRef",
+                ALONE,
                 "is given together with spec.targetRefs; write all of them there",
             );
         }
@@ -137,7 +139,7 @@ impl Reader<'_> {
             self.refuse("spec.targetRefs", &format!("has more than {MAX_TARGETS} entries"));
             return Vec::new();
         }
-        let one = one.and_then(|target| self.target(target, "spec.targetRef"));
+        let one = one.and_then(|target| self.target(target, ALONE));
         let mut targets = self.entries(Some(many), "spec.targetRefs", Self::target);
         targets.extend(one);
         targets
@@ -172,8 +174,11 @@ impl Reader<'_> {
             );
         }
         let name = target.name;
-        kind.filter(|_| self.errors.len() == before)
-            .map(|kind| Target { kind, name })
+        kind.filter(|_| self.errors.len() == before).map(|kind| Target {
+            kind,
+            name,
+            alone: field == ALONE,
+        })
     }
 
     /// The names of those HTTP fields that are given. Their values are nothing to anybody yet, but have to be texts.

@@ -230,8 +230,10 @@ fn peer_authentication(policy: &PeerAuthentication) -> Value {
 fn policy(policy: &AuthorizationPolicy) -> Value {
     let mut spec = json!({"action": policy.action.as_str()});
     selector(policy.selector.as_ref(), &mut spec);
-    if !policy.targets.is_empty() {
-        spec["targetRefs"] = policy.targets.iter().map(target).collect();
+    match policy.targets.as_slice() {
+        [] => {}
+        [alone] if alone.alone => spec["targetRef"] = target(alone),
+        targets => spec["targetRefs"] = targets.iter().map(target).collect(),
     }
     if policy.action.as_str() == "CUSTOM" {
         spec["provider"] = json!({"name": NOT_USED});

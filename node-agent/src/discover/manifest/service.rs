@@ -215,11 +215,8 @@ fn vips(
     ) {
         return Vec::new();
     }
-    let texts: Vec<String> = if all.is_empty() {
-        one.into_iter().collect()
-    } else {
-        all
-    };
+    let alone = all.is_empty();
+    let texts: Vec<String> = if alone { one.into_iter().collect() } else { all };
     match texts.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["None"] => return Vec::new(),
         [] | [""] => {
@@ -230,10 +227,16 @@ fn vips(
         }
         _ => {}
     }
-    texts
-        .iter()
-        .filter_map(|text| address(text, "spec.clusterIPs", object, errors))
-        .collect()
+    let mut vips = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        let field = if alone {
+            "spec.clusterIP".to_owned()
+        } else {
+            format!("spec.clusterIPs[{index}]")
+        };
+        vips.extend(address(text, &field, object, errors));
+    }
+    vips
 }
 
 fn service_port(

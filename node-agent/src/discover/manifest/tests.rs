@@ -272,7 +272,7 @@ fn services_are_read_and_what_would_be_done_wrong_is_refused() {
     bad(&service("{ports: []}"), &["spec.clusterIP", "is required"]);
     bad(
         &service("{clusterIP: 10.0.0}"),
-        &["spec.clusterIPs", "`10.0.0` is not an IP address"],
+        &["spec.clusterIP: `10.0.0` is not an IP address"],
     );
     bad(
         &service("{clusterIP: None, ports: [{port: 70000}]}"),
