@@ -17,6 +17,7 @@ mod peer_authentication;
 mod place;
 mod pod;
 mod policy;
+mod port;
 pub mod print;
 mod service;
 mod shape;
@@ -25,7 +26,7 @@ mod suggest;
 use std::sync::Arc;
 
 use serde::de::DeserializeSeed;
-use tramline_core::object::{Kind, ObjectError, Objects};
+use tramline_core::object::{Kind, ObjectError, ObjectRef, Objects};
 
 use self::bounds::Refused;
 use self::document::{DocumentSeed, Head, Item, Sniff, Wrong};
@@ -380,6 +381,20 @@ fn add(item: Item, origin: &Arc<str>, objects: &mut Objects, errors: &mut Vec<Ob
                 .authorization_policies
                 .extend(manifest.into_policy(origin, errors));
         }
+    }
+}
+
+/// Refuses a text that is none of those that Kubernetes has: what is decided by one of them would go the other way without a word.
+fn one_of(
+    text: Option<&str>,
+    known: &[&str],
+    field: &str,
+    object: &ObjectRef,
+    errors: &mut Vec<ObjectError>,
+) {
+    if let Some(text) = text.filter(|text| !known.contains(text)) {
+        let problem = format!("`{text}` is none of {}", known.join(", "));
+        errors.push(ObjectError::new(object, field, problem));
     }
 }
 

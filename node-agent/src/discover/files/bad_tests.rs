@@ -275,6 +275,84 @@ const ROWS: &[(&str, Bad, &str)] = &[
         "x.yaml:8: AuthorizationPolicy demo/p (line 2): spec.action: `REFUSE` is none of ALLOW, DENY, AUDIT, CUSTOM\nx.yaml:10: AuthorizationPolicy demo/p (line 2): spec.rules[0].from: is empty; leave it out to mean any",
     ),
     (
+        "no protocol",
+        Bad::Yaml(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  clusterIP: None\n  ports:\n  - port: 80\n    protocol: tcp\n",
+        ),
+        "x.yaml:8: Service default/s (line 1): spec.ports[0].protocol: `tcp` is none of TCP, UDP, SCTP",
+    ),
+    (
+        "no protocol of a container",
+        Bad::Yaml(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  initContainers:\n  - ports:\n    - {containerPort: 80}\n    - containerPort: 81\n      protocol: Tcp\n",
+        ),
+        "x.yaml:9: Pod default/b (line 1): spec.initContainers[0].ports[1].protocol: `Tcp` is none of TCP, UDP, SCTP",
+    ),
+    (
+        "no protocol of a slice",
+        Bad::Yaml(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: {kubernetes.io/service-name: s}}\naddressType: IPv4\nports: [{port: 80, protocol: HTTP}]\n",
+        ),
+        "x.yaml:5: EndpointSlice default/s (line 1): ports[0].protocol: `HTTP` is none of TCP, UDP, SCTP",
+    ),
+    (
+        "no port of a container",
+        Bad::Yaml(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec:\n  containers:\n  - ports:\n    - containerPort: 0\n",
+        ),
+        "x.yaml:7: Pod default/b (line 1): spec.containers[0].ports[0].containerPort: is 0; ports begin at 1",
+    ),
+    (
+        "a number for a name",
+        Bad::Yaml(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  clusterIP: None\n  ports:\n  - port: 80\n    targetPort: \"8080\"\n",
+        ),
+        "x.yaml:8: Service default/s (line 1): spec.ports[0].targetPort: `8080` in quotes is the name of a port, and no name has digits alone; write the number without quotes",
+    ),
+    (
+        "neither ready nor not",
+        Bad::Yaml(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec: {}\nstatus:\n  conditions:\n  - {type: Initialized, status: x}\n  - type: Ready\n    status: false\n",
+        ),
+        "x.yaml:9: Pod default/b (line 1): status.conditions[1].status: `false` is none of True, False, Unknown",
+    ),
+    (
+        "an unknown phase",
+        Bad::Yaml("apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec: {}\nstatus:\n  phase: succeeded\n"),
+        "x.yaml:6: Pod default/b (line 1): status.phase: `succeeded` is none of Pending, Running, Succeeded, Failed, Unknown",
+    ),
+    (
+        "an address of the other family",
+        Bad::Yaml(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: {kubernetes.io/service-name: s}}\naddressType: IPv4\nendpoints:\n- addresses:\n  - 10.0.0.7\n  - fd00::7\n",
+        ),
+        "x.yaml:8: EndpointSlice default/s (line 1): endpoints[0].addresses[1]: `fd00::7` is not of addressType IPv4; the other family needs a slice of its own",
+    ),
+    (
+        "almost enrolled",
+        Bad::Yaml(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: b\n  labels:\n    istio.io/dataplane-mode: Tramline\n",
+        ),
+        "x.yaml:6: Namespace b (line 1): metadata.labels.istio.io/dataplane-mode: `Tramline` is no mode; did you mean `tramline`?",
+    ),
+    (
+        "two answers to one question",
+        Bad::Yaml(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec:\n  clusterIPs: [10.96.0.1]\n  clusterIP: None\n  ports: []\n",
+        ),
+        "x.yaml:6: Service default/s (line 1): spec.clusterIP: `None` is not the first of spec.clusterIPs, `10.96.0.1`; leave one of the two out",
+    ),
+    (
+        "part of a rule that is null",
+        Bad::Policy("  rules:\n  - from:\n    to: [{operation: {ports: [\"80\"]}}]"),
+        "x.yaml:9: AuthorizationPolicy demo/p (line 2): spec.rules[0].from: is null; leave the field out, or write what it should hold",
+    ),
+    (
+        "a million open brackets",
+        Bad::Do(|dir| write(dir, "x.yaml", format!("kind: Pod\nx: {}", "[".repeat(1 << 20)))),
+        "x.yaml:2: values nest deeper than 48",
+    ),
+    (
         "not UTF-8",
         Bad::Do(|dir| write(dir, "x.yaml", b"# a\n# \xff\n")),
         "x.yaml:2: is not UTF-8: save it as UTF-8",

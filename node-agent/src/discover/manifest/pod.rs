@@ -9,6 +9,8 @@ use tramline_core::workload::ContainerPort;
 
 use super::meta::{METADATA, Metadata};
 use super::misspelt::Level;
+use super::one_of;
+use super::port::{is_port, is_tcp};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct PodManifest {
@@ -88,26 +90,34 @@ impl PodManifest {
             errors.push(ObjectError::new(&meta.object, "spec", "is required"));
             return None;
         };
-        let containers = [spec.containers, spec.init_containers]
-            .into_iter()
-            .flatten()
-            .flatten();
-        let ports = containers
-            .flat_map(|container| container.ports.unwrap_or_default())
-            .filter(|port| is_tcp(port.protocol.as_deref()))
-            .map(|port| ContainerPort {
-                name: port.name,
-                port: port.container_port,
-            })
-            .collect();
+        let mut ports = Vec::new();
+        for (containers, field) in [
+            (spec.containers, "spec.containers"),
+            (spec.init_containers, "spec.initContainers"),
+        ] {
+            for (index, container) in containers.unwrap_or_default().into_iter().enumerate() {
+                let field = format!("{field}[{index}]");
+                ports.extend(container_ports(container, &field, &meta.object, errors));
+            }
+        }
+        one_of(
+            status.phase.as_deref().filter(|phase| !phase.is_empty()),
+            &["Pending", "Running", "Succeeded", "Failed", "Unknown"],
+            "status.phase",
+            &meta.object,
+            errors,
+        );
         let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         // A file rarely carries conditions; who writes a pod down wants traffic to go there.
-        let ready = status
-            .conditions
-            .iter()
-            .flatten()
-            .find(|condition| condition.name == "Ready")
-            .is_none_or(|condition| condition.status == "True");
+        let mut conditions = status.conditions.iter().flatten().enumerate();
+        let ready = conditions
+            .find(|(_, condition)| condition.name == "Ready")
+            .is_none_or(|(index, condition)| {
+                let field = format!("status.conditions[{index}].status");
+                let known = &["True", "False", "Unknown"];
+                one_of(Some(&condition.status), known, &field, &meta.object, errors);
+                condition.status == "True"
+            });
         Some(Pod {
             addresses: addresses(status.pod_ip, status.pod_ips, &meta.object, errors),
             meta,
@@ -124,6 +134,31 @@ impl PodManifest {
             ready,
         })
     }
+}
+
+fn container_ports(
+    container: Container,
+    field: &str,
+    object: &ObjectRef,
+    errors: &mut Vec<ObjectError>,
+) -> Vec<ContainerPort> {
+    let mut ports = Vec::new();
+    for (index, port) in container.ports.unwrap_or_default().into_iter().enumerate() {
+        let field = format!("{field}.ports[{index}]");
+        let good = is_port(
+            port.container_port,
+            &format!("{field}.containerPort"),
+            object,
+            errors,
+        );
+        if is_tcp(port.protocol.as_deref(), &field, object, errors) && good {
+            ports.push(ContainerPort {
+                name: port.name,
+                port: port.container_port,
+            });
+        }
+    }
+    ports
 }
 
 fn addresses(
@@ -196,9 +231,4 @@ pub(super) fn address(
             None
         }
     }
-}
-
-/// The mesh handles TCP; an absent protocol is TCP.
-pub(super) fn is_tcp(protocol: Option<&str>) -> bool {
-    matches!(protocol, None | Some("TCP"))
 }

@@ -15,7 +15,8 @@ use tramline_core::service::{Distribution, Hints, Readiness};
 
 use super::meta::{METADATA, Metadata};
 use super::misspelt::Level;
-use super::pod::{address, is_first, is_tcp};
+use super::pod::{address, is_first};
+use super::port::{is_port, is_tcp};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct ServiceManifest {
@@ -144,7 +145,6 @@ impl ServiceManifest {
             .unwrap_or_default()
             .into_iter()
             .enumerate()
-            .filter(|(_, port)| is_tcp(port.protocol.as_deref()))
             .filter_map(|(index, port)| service_port(index, port, object, errors))
             .collect();
         Some(ServiceObject {
@@ -245,24 +245,28 @@ fn service_port(
     object: &ObjectRef,
     errors: &mut Vec<ObjectError>,
 ) -> Option<ServiceObjectPort> {
-    let mut zero = |number: u16, field: &str| {
-        if number == 0 {
-            errors.push(ObjectError::new(
-                object,
-                format!("spec.ports[{index}].{field}"),
-                "is 0; ports begin at 1",
-            ));
-        }
-        number != 0
-    };
+    let field = format!("spec.ports[{index}]");
+    let good = is_port(port.port, &format!("{field}.port"), object, errors);
+    if !is_tcp(port.protocol.as_deref(), &field, object, errors) {
+        return None;
+    }
     let target = match port.target_port {
         None => TargetPort::Number(port.port),
-        // Kubernetes: 0 means the same as port.
+        // Kubernetes: 0 means the same as port, and so does no name.
         Some(Target::Number(0)) => TargetPort::Number(port.port),
+        Some(Target::Name(name)) if name.is_empty() => TargetPort::Number(port.port),
         Some(Target::Number(number)) => TargetPort::Number(number),
-        Some(Target::Name(name)) => TargetPort::Name(name),
+        Some(Target::Name(name)) => {
+            if name.bytes().all(|byte| byte.is_ascii_digit()) {
+                let problem = format!(
+                    "`{name}` in quotes is the name of a port, and no name has digits alone; write the number without quotes"
+                );
+                errors.push(ObjectError::new(object, format!("{field}.targetPort"), problem));
+            }
+            TargetPort::Name(name)
+        }
     };
-    zero(port.port, "port").then(|| ServiceObjectPort {
+    good.then(|| ServiceObjectPort {
         name: port.name.unwrap_or_default(),
         port: port.port,
         target,
@@ -336,14 +340,15 @@ impl EndpointSliceManifest {
         const SERVICE_NAME: &str = "kubernetes.io/service-name";
         let meta = self.metadata.into_meta(Kind::EndpointSlice, origin, errors)?;
         let object = &meta.object;
-        match self.address_type.as_deref() {
-            Some("IPv4" | "IPv6") => {}
+        let is_v6 = match self.address_type.as_deref() {
+            Some("IPv4") => false,
+            Some("IPv6") => true,
             other => {
                 let problem = format!("`{}` is neither IPv4 nor IPv6", other.unwrap_or_default());
                 errors.push(ObjectError::new(object, "addressType", problem));
                 return None;
             }
-        }
+        };
         let Some(service) = meta.labels.get(SERVICE_NAME).cloned() else {
             let problem = "is required: it names the Service whose endpoints these are";
             errors.push(ObjectError::new(
@@ -355,8 +360,11 @@ impl EndpointSliceManifest {
         };
         let mut ports = Vec::new();
         for (index, port) in self.ports.unwrap_or_default().into_iter().enumerate() {
+            let field = format!("ports[{index}]");
+            let is_tcp = is_tcp(port.protocol.as_deref(), &field, object, errors);
             match port.port {
-                _ if !is_tcp(port.protocol.as_deref()) => {}
+                None if !is_tcp => {}
+                Some(number) if number > 0 && !is_tcp => {}
                 Some(number) if number > 0 => {
                     ports.push(SlicePort {
                         name: port.name.unwrap_or_default(),
@@ -365,24 +373,19 @@ impl EndpointSliceManifest {
                 }
                 _ => {
                     let problem = "is required, from 1 to 65535; an absent port would mean all of them";
-                    errors.push(ObjectError::new(object, format!("ports[{index}].port"), problem));
+                    errors.push(ObjectError::new(object, format!("{field}.port"), problem));
                 }
             }
         }
         let mut endpoints = Vec::new();
         for (index, endpoint) in self.endpoints.unwrap_or_default().into_iter().enumerate() {
-            let field = format!("endpoints[{index}].addresses");
             let conditions = endpoint.conditions.unwrap_or_default();
             let hints = endpoint.hints.unwrap_or_default();
             let names =
                 |list: Option<Vec<Named>>| list.into_iter().flatten().map(|named| named.name).collect();
             let given = |text: &Arc<str>| !text.is_empty();
             endpoints.push(SliceEndpoint {
-                addresses: endpoint
-                    .addresses
-                    .iter()
-                    .filter_map(|text| address(text, &field, object, errors))
-                    .collect(),
+                addresses: addresses(&endpoint.addresses, index, is_v6, object, errors),
                 readiness: Readiness::of_conditions(
                     conditions.ready,
                     conditions.serving,
@@ -403,4 +406,29 @@ impl EndpointSliceManifest {
             meta,
         })
     }
+}
+
+/// The addresses of an endpoint, all of one family.
+fn addresses(
+    texts: &[String],
+    endpoint: usize,
+    is_v6: bool,
+    object: &ObjectRef,
+    errors: &mut Vec<ObjectError>,
+) -> Vec<IpAddr> {
+    let mut addresses = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        let field = format!("endpoints[{endpoint}].addresses[{index}]");
+        let Some(address) = address(text, &field, object, errors) else {
+            continue;
+        };
+        if address.is_ipv6() != is_v6 {
+            let family = if is_v6 { "IPv6" } else { "IPv4" };
+            let problem =
+                format!("`{text}` is not of addressType {family}; the other family needs a slice of its own");
+            errors.push(ObjectError::new(object, field, problem));
+        }
+        addresses.push(address);
+    }
+    addresses
 }
