@@ -281,7 +281,10 @@ impl Document<'_> {
         if let Some((item, index, rest)) = head.filter(|head| head.is_list()).and_then(|_| in_item(path)) {
             object = head.and_then(|head| head.items()?.get(index)?.label());
             object_line = self.line_of(item).or(object_line);
-            inner = rest;
+            // What has no kind is named by its place.
+            if object.is_some() {
+                inner = rest;
+            }
         }
         let (field, problem) = say(inner);
         ConfigError {
@@ -430,11 +433,11 @@ const KINDS: &[(&str, &str, Kind)] = &[
 
 /// The kind of a document head, or which field is wrong and why.
 fn kind_of(head: &Head) -> Result<Kind, Wrong> {
-    let Some(api) = &head.api_version else {
-        return Err(("apiVersion", "is required".into()));
-    };
     let Some(kind) = &head.kind else {
         return Err(("kind", "is required".into()));
+    };
+    let Some(api) = &head.api_version else {
+        return Err(("apiVersion", "is required".into()));
     };
     if let Some((.., found)) = KINDS.iter().find(|(a, k, _)| a == api && k == kind) {
         return Ok(*found);

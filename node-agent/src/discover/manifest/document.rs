@@ -43,6 +43,20 @@ impl Head {
         }
     }
 
+    /// The API server leaves out of the items of a `PodList` what the list says of all of them.
+    fn name_items(&mut self) {
+        let of_items = self.kind.as_deref().and_then(|kind| kind.strip_suffix("List"));
+        let Some(kind) = of_items.filter(|kind| !kind.is_empty()).map(str::to_owned) else {
+            return;
+        };
+        for item in self.items.iter_mut().flatten() {
+            item.kind.get_or_insert_with(|| kind.clone());
+            if item.api_version.is_none() {
+                item.api_version.clone_from(&self.api_version);
+            }
+        }
+    }
+
     /// The objects of a `List`.
     pub(super) fn items(&self) -> Option<&[Head]> {
         self.items.as_deref().filter(|_| self.is_list())
@@ -87,7 +101,9 @@ impl<'de> DeserializeSeed<'de> for Sniff {
     type Value = Head;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Head, D::Error> {
-        Head::deserialize(deserializer)
+        let mut head = Head::deserialize(deserializer)?;
+        head.name_items();
+        Ok(head)
     }
 }
 

@@ -182,3 +182,59 @@ fn a_target_is_named_as_it_is_written() {
         assert_eq!(statuses[0].conditions[0].field, field);
     }
 }
+
+#[test]
+fn items_of_a_list_of_one_kind_need_not_say_it() {
+    let pods = "apiVersion: v1\nkind: PodList\nmetadata: {resourceVersion: \"1\"}\nitems:\n- metadata: {name: a}\n  spec: {}\n- metadata: {name: b}\n  spec: {nodname: x}\n";
+    bad(
+        pods,
+        &["f.yaml:8: Pod default/b (line 7): spec.nodname: is not a field; did you mean `nodeName`?"],
+    );
+    let objects = good(&pods.replace("nodname", "nodeName"));
+    assert_eq!(objects.pods.len(), 2);
+    assert_eq!(&*objects.pods[1].node, "x");
+    let policies = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicyList\nitems:\n- metadata: {name: p}\n  spec: {action: DENY}\n- apiVersion: security.istio.io/v1beta1\n  kind: AuthorizationPolicy\n  metadata: {name: q}\n  spec: {action: FORBID}\n";
+    bad(
+        policies,
+        &["f.yaml:9: AuthorizationPolicy default/q (line 6): spec.action: `FORBID` is none of"],
+    );
+    assert_eq!(
+        good(&policies.replace("FORBID", "DENY"))
+            .authorization_policies
+            .len(),
+        2
+    );
+    let slices = "{\"apiVersion\":\"discovery.k8s.io/v1\",\"kind\":\"EndpointSliceList\",\"items\":[{\"metadata\":{\"name\":\"s\",\"labels\":{\"kubernetes.io/service-name\":\"a\"}},\"addressType\":\"IPv4\",\"endpoints\":[]}]}";
+    let (objects, errors) = read_as(slices, Format::Json);
+    assert_eq!((objects.endpoint_slices.len(), errors), (1, Vec::new()));
+
+    let item = |head: &str, item: &str| {
+        format!(
+            "{head}\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {{name: a}}\n- metadata: {{name: b}}\n  {item}\n"
+        )
+    };
+    let list = "apiVersion: v1\nkind: List";
+    bad(
+        &item(list, "apiVersion: v1"),
+        &["f.yaml:7: items[1].kind: is required"],
+    );
+    bad(
+        &item(list, "kind: Namespace"),
+        &["f.yaml:7: Namespace b: apiVersion: is required"],
+    );
+    bad(&item(list, "x: y"), &["f.yaml:7: items[1].kind: is required"]);
+    bad(
+        &item("apiVersion: v1\nkind: NamespaceList", "apiVersion: v2"),
+        &["f.yaml:8: Namespace b (line 7): apiVersion: `v2` of Namespace is not read; write `v1`"],
+    );
+    // Of kinds that are not read, and of nothing.
+    bad(
+        "apiVersion: apps/v1\nkind: DeploymentList\nitems:\n- metadata: {name: d}\n",
+        &["f.yaml:4: Deployment default/d: kind: `Deployment` of apps/v1 is not read"],
+    );
+    bad(
+        "kind: PodList\nitems:\n- metadata: {name: d}\n",
+        &["f.yaml:3: Pod default/d: apiVersion: is required"],
+    );
+    good("apiVersion: v1\nkind: PodList\nitems: []\n");
+}

@@ -17,9 +17,9 @@ use super::meta::{Metadata, WorkloadSelector};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PeerAuthenticationManifest {
     #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
+    _api_version: Option<IgnoredAny>,
     #[serde(rename = "kind")]
-    _kind: IgnoredAny,
+    _kind: Option<IgnoredAny>,
     #[serde(default)]
     metadata: Metadata,
     spec: Option<Spec>,

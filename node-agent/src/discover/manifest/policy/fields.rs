@@ -15,9 +15,9 @@ pub(super) type Texts = Given<Vec<Option<String>>>;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in super::super) struct AuthorizationPolicyManifest {
     #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
+    _api_version: Option<IgnoredAny>,
     #[serde(rename = "kind")]
-    _kind: IgnoredAny,
+    _kind: Option<IgnoredAny>,
     #[serde(default)]
     pub(super) metadata: Metadata,
     pub(super) spec: Option<Spec>,
