@@ -99,7 +99,7 @@ impl<'a> Scan<'a> {
     }
 
     fn document(mut self) -> Result<(), TooMuch> {
-        while self.to_next_token() {
+        while self.find_token() {
             self.token()?;
             self.nested += self.flow;
             if self.flow > MAX_DEPTH {
@@ -123,7 +123,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn to_next_token(&mut self) -> bool {
+    fn find_token(&mut self) -> bool {
         loop {
             while matches!(self.byte(0), b' ' | b'\t' | 0xef) && self.is_blank_or_bom() {
                 self.skip();

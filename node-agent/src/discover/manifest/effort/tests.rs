@@ -208,7 +208,7 @@ fn brackets(text: &str) -> (usize, usize) {
     let mut cleared = 0;
     let mut scan = Scan::new(text, &mut cleared);
     let mut most = 0;
-    while scan.to_next_token() {
+    while scan.find_token() {
         scan.token().unwrap();
         most = most.max(scan.flow);
     }
