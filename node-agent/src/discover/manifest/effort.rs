@@ -1,9 +1,9 @@
 //! What the YAML scanner would do with a text, before it does it.
 //!
 //! The scanner reads a whole document before anybody sees the first value of it, so that bounds on values come too late for
-//! it, and some of what it does takes time by the square of the text's length: a megabyte of `[` would take hours. This follows it token by
-//! token, keeps nothing, and stops where a document gets too much. Where brackets are text (in quotes, comments, blocks and plain
-//! words) they are none here either.
+//! it, and some of what it does takes time by the square of the text's length or worse: `a: ` and 80 KB of `[` took 16 s. This
+//! follows it token by token, keeps nothing, and stops where a document gets too much. Where brackets are text (in quotes,
+//! comments, blocks and plain words) they are none here either.
 
 use std::str::Chars;
 
