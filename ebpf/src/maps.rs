@@ -355,6 +355,14 @@ pub(crate) fn unpick(socket: *mut bpf_sock) {
     }
 }
 
+/// The socket does not pass by its verdict after all; the Service that was dialled is what it was.
+#[inline(always)]
+pub(crate) fn void_pick(socket: *mut bpf_sock) {
+    if let Some(value) = picked_mut(socket) {
+        value.verdict.kind = kind::NONE;
+    }
+}
+
 /// Notes on a socket that passed how many bytes had come at some moment.
 #[inline(always)]
 pub(crate) fn note_received(socket: *mut bpf_sock, received: u64) {

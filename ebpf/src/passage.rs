@@ -68,7 +68,7 @@ pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Picked) {
 fn hand_over(ctx: &SockOpsContext) -> bool {
     let marked = ctx::mark_event_socket(ctx, CAPTURE_MARK);
     if marked {
-        maps::unpick(ctx::event_socket(ctx));
+        maps::void_pick(ctx::event_socket(ctx));
         maps::count(Counter::Captured);
     }
     marked

@@ -120,28 +120,49 @@ async fn what_there_is_no_room_to_note_is_the_agents() {
             (two.count("captured"), two.count("passed_full")),
             (captured + 1, 1)
         );
+        // It was dialled as a Service, and is shown as one.
+        let verdict = if is_inside {
+            KernelVerdict::Direct(two.to.id)
+        } else {
+            KernelVerdict::Outside
+        };
+        leave_service(&two, verdict);
+        let client = two.dial_to(service()).expect("the agent takes it");
+        let (carried, _) = Two::waits(&two.from.listeners.outbound).expect("captured");
+        assert_eq!(carried.local_addr().expect("address"), server());
+        assert_eq!(client.peer_addr().expect("address"), service());
+        assert_eq!(two.count("passed_full"), 2);
         drop(held);
     }
+}
+
+fn service() -> SocketAddr {
+    SocketAddr::new([10, 96, 0, 1].into(), 81)
+}
+
+/// Has the kernel lead connections to a Service to the second pod's server; answers with the row where they are counted.
+fn leave_service(two: &Two, verdict: KernelVerdict) -> u32 {
+    let destination = matches!(verdict, KernelVerdict::Direct(_)).then_some(two.to.id);
+    let versions = two.broker.versions(two.from.id, destination);
+    let versions = versions.expect("versions");
+    let load = u32::try_from(MAX_LOADS - 1).expect("small");
+    two.broker.endpoint_loads().assign(load, server());
+    let endpoint = ServiceEndpoint {
+        address: server(),
+        verdict: Some((verdict, versions)),
+        load,
+    };
+    two.broker
+        .set_service(two.from.id, service(), versions, &[endpoint])
+        .expect("service");
+    load
 }
 
 #[tokio::test]
 async fn a_connect_that_never_came_to_a_syn_counts_for_nothing() {
     let (two, app) = two("bd").await;
-    let service = SocketAddr::new([10, 96, 0, 1].into(), 81);
-    let versions = two
-        .broker
-        .versions(two.from.id, Some(two.to.id))
-        .expect("versions");
-    let load = u32::try_from(MAX_LOADS - 1).expect("small");
-    two.broker.endpoint_loads().assign(load, server());
-    let endpoint = ServiceEndpoint {
-        address: server(),
-        verdict: Some((KernelVerdict::Direct(two.to.id), versions)),
-        load,
-    };
-    two.broker
-        .set_service(two.from.id, service, versions, &[endpoint])
-        .expect("service");
+    let load = leave_service(&two, KernelVerdict::Direct(two.to.id));
+    let service = service();
     // The first connection of the socket is refused (that nothing listens is not known yet), and the socket has its callbacks still.
     let socket = socket(&two);
     drop(app);
