@@ -369,14 +369,17 @@ pub(crate) fn state(ctx: &SockOpsContext) -> u32 {
     unsafe { (*ctx.ops).state }
 }
 
+/// Whether a program, this or another, is called at each change of the event socket's state.
+#[inline(always)]
+pub(crate) fn watches_states(ctx: &SockOpsContext) -> bool {
+    ctx.cb_flags() & BPF_SOCK_OPS_STATE_CB_FLAG != 0
+}
+
 /// No more.
 #[inline(always)]
 pub(crate) fn leave_states(ctx: &SockOpsContext) {
-    let flags = ctx.cb_flags();
-    if flags & BPF_SOCK_OPS_STATE_CB_FLAG != 0 {
-        // At worst it is called in vain.
-        let _ = ctx.set_cb_flags((flags & !BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
-    }
+    // At worst it is called in vain.
+    let _ = ctx.set_cb_flags((ctx.cb_flags() & !BPF_SOCK_OPS_STATE_CB_FLAG) as i32);
 }
 
 /// Bytes that were acknowledged, and bytes that came; SYN and FIN count as one each.

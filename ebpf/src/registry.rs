@@ -21,14 +21,8 @@ use tramline_common::{
 pub(crate) fn socket_event(ctx: &SockOpsContext) {
     match ctx.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(ctx),
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => {
-            if let Some(picked) = picked(ctx) {
-                passage::established(ctx, &picked);
-            }
-        }
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(ctx),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(ctx),
-        // A socket that was accepted has its listener's flags and nothing to tell: four calls for nothing.
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => ctx::leave_states(ctx),
         BPF_SOCK_OPS_STATE_CB => state_changed(ctx),
         BPF_SOCK_OPS_RTO_CB => silent(ctx),
         _ => {}
@@ -56,6 +50,21 @@ fn connecting(ctx: &SockOpsContext) {
         diagnose!(ctx, "no room to register a delivery to port {}", key.local_port);
         maps::count(Counter::RegistryFull);
         report::registry_full(&key);
+    }
+}
+
+/// The handshake is complete. A socket that dialled may come here as one that was accepted, where both ends dialled at once.
+#[inline(always)]
+fn established(ctx: &SockOpsContext) {
+    if let Some(picked) = picked(ctx) {
+        passage::established(ctx, &picked);
+    } else if ctx.op() == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
+        && ctx::watches_states(ctx)
+        && delivery(ctx).is_none()
+        && maps::is_enrolled(ctx::netns_of_event(ctx))
+    {
+        // One that was accepted has its listener's flags and nothing to tell: four calls for nothing.
+        ctx::leave_states(ctx);
     }
 }
 

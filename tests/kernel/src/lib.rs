@@ -111,6 +111,15 @@ impl Pod {
         inside(&self.netns(), work)
     }
 
+    /// Sends what is for the neighbour to this hardware address; `None`: to the one that it says itself.
+    pub fn believe_neighbour(&self, hardware: Option<&str>) {
+        let what = match hardware {
+            Some(address) => format!("replace {NEIGHBOUR_V4} dev eth1 nud permanent lladdr {address}"),
+            None => format!("del {NEIGHBOUR_V4} dev eth1"),
+        };
+        ip(&format!("-n {} neigh {what}", self.name));
+    }
+
     /// A second pod, joined to this one by a link of its own ([`NEIGHBOUR_V4`]).
     pub fn neighbour(&self) -> Neighbour {
         let name = format!("{}n", self.name);

@@ -5,12 +5,15 @@
 )]
 
 use aya::maps::{HashMap, Map, MapData};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt},
+};
 use socket2::{Domain, Socket, Type};
 use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tramline_common::{
     Address,
@@ -183,4 +186,37 @@ async fn a_connect_that_never_came_to_a_syn_counts_for_nothing() {
         .inside(|| TcpListener::bind("0.0.0.0:80").expect("bind"));
     let _client = two.dial_to(service).expect("led");
     assert_eq!(two.broker.endpoint_loads().kernel(load), 1);
+}
+
+/// Both ends dial, and the first's SYN is lost: what comes next for it is the other's SYN, not an answer.
+#[tokio::test]
+async fn a_connection_that_both_ends_dialled_is_forgotten_when_it_ends() {
+    let (two, app) = two("bh").await;
+    drop(app);
+    two.broker.withdraw(two.to.id).expect("withdraw");
+    two.decide(KernelVerdict::Outside);
+    let own = SocketAddr::new([10, 98, 0, 1].into(), 4_000);
+    let dial = |from: SocketAddr, to: SocketAddr| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        socket.set_nonblocking(true).expect("option");
+        socket.bind(&from.into()).expect("bind");
+        let begun = socket.connect(&to.into()).expect_err("not at once");
+        assert_eq!(begun.raw_os_error(), Some(Errno::EINPROGRESS as i32));
+        socket
+    };
+    two.source.believe_neighbour(Some("02:00:00:00:00:99"));
+    let any = SocketAddr::new([0, 0, 0, 0].into(), own.port());
+    let first = two.source.inside(move || dial(any, server()));
+    let second = two.neighbour.inside(move || dial(server(), own));
+    std::thread::sleep(Duration::from_millis(100));
+    two.source.believe_neighbour(None);
+    let until = Instant::now() + Duration::from_secs(5);
+    while (first.peer_addr().is_err() || second.peer_addr().is_err()) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    first.peer_addr().expect("connected");
+    assert_eq!(two.broker.passed().len(), 1);
+    drop((first, second));
+    std::thread::sleep(LATER);
+    assert_eq!(two.broker.passed(), [], "forgotten");
 }
