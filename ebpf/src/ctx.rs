@@ -234,11 +234,23 @@ fn mark_socket(ctx: *mut core::ffi::c_void, mut mark: u32) -> bool {
 /// Releases the socket from its device.
 #[inline(always)]
 pub(crate) fn unbind_device(ctx: &SockAddrContext) -> bool {
+    unbind_socket(ctx.as_ptr())
+}
+
+/// The same for the event's socket.
+#[inline(always)]
+pub(crate) fn unbind_event_socket(ctx: &SockOpsContext) -> bool {
+    unbind_socket(ctx.as_ptr())
+}
+
+#[inline(always)]
+fn unbind_socket(ctx: *mut core::ffi::c_void) -> bool {
     let mut none = [0_u8; 4];
-    // SAFETY: the option's value (an empty name) lives on the stack for the call and its length is given.
+    // SAFETY: a program's own context; the option's value (an empty name) lives on the stack for the call and its length is
+    // given.
     let code = unsafe {
         bpf_setsockopt(
-            ctx.as_ptr(),
+            ctx,
             SOL_SOCKET as i32,
             SO_BINDTODEVICE as i32,
             (&raw mut none).cast(),
@@ -299,6 +311,20 @@ pub(crate) fn syn(ctx: &SkLookupContext) -> Option<Syn> {
 pub(crate) fn event_socket(ctx: &SockOpsContext) -> *mut bpf_sock {
     // SAFETY: the kernel gives a valid context; `sk` is readable and may be null.
     unsafe { (*ctx.ops).__bindgen_anon_2.sk }
+}
+
+/// The device the event's socket is bound to, 0 for none.
+#[inline(always)]
+pub(crate) fn event_device(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: null or a socket of the kernel, whose device is readable.
+    unsafe { event_socket(ctx).as_ref() }.map_or(0, |socket| socket.bound_dev_if)
+}
+
+/// The mark of the event's socket.
+#[inline(always)]
+pub(crate) fn event_mark(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: null or a socket of the kernel, whose mark is readable.
+    unsafe { event_socket(ctx).as_ref() }.map_or(0, |socket| socket.mark)
 }
 
 /// Cookie of the event's socket.

@@ -20,6 +20,12 @@ use tramline_common::{
 #[inline(always)]
 pub(crate) fn connecting(ctx: &SockOpsContext, picked: &Picked) {
     let source = ctx::netns_of_event(ctx);
+    // Bound to a device since, it would go where that leads: the verdict was made about a socket that is not.
+    if ctx::event_device(ctx) != 0 {
+        release_device(ctx);
+        hand_over(ctx);
+        return;
+    }
     // Something changed since the connect was let pass.
     let current = verdict::is_current(
         source,
@@ -72,6 +78,16 @@ fn hand_over(ctx: &SockOpsContext) -> bool {
         maps::count(Counter::Captured);
     }
     marked
+}
+
+/// Releases the socket from a device that it was bound to after `connect` was captured: it would not find the route to loopback.
+/// The kernel asks the process for a privilege (`CAP_NET_RAW`) that binding did not need: without it, what is marked is led to
+/// loopback by the routes of the pod's namespace, and the connection fails there.
+#[inline(always)]
+pub(crate) fn release_device(ctx: &SockOpsContext) {
+    if ctx::unbind_event_socket(ctx) {
+        maps::count(Counter::DeviceUnbound);
+    }
 }
 
 /// The handshake is complete.

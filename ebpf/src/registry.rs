@@ -11,6 +11,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use tramline_common::{
+    CAPTURE_MARK, CAPTURE_MASK,
     counter::Counter,
     map::{Flow, FlowKey, Owned, owned},
     verdict::Picked,
@@ -33,8 +34,9 @@ pub(crate) fn socket_event(ctx: &SockOpsContext) {
 #[inline(always)]
 fn connecting(ctx: &SockOpsContext) {
     let Some(delivery) = delivery(ctx) else {
-        if let Some(picked) = picked(ctx) {
-            passage::connecting(ctx, &picked);
+        match picked(ctx) {
+            Some(picked) => passage::connecting(ctx, &picked),
+            None => captured(ctx),
         }
         return;
     };
@@ -50,6 +52,17 @@ fn connecting(ctx: &SockOpsContext) {
         diagnose!(ctx, "no room to register a delivery to port {}", key.local_port);
         maps::count(Counter::RegistryFull);
         report::registry_full(&key);
+    }
+}
+
+/// Of what `connect` captured, the SYN may come much later, and the socket be bound to a device since.
+#[inline(always)]
+fn captured(ctx: &SockOpsContext) {
+    if ctx::event_device(ctx) != 0
+        && ctx::event_mark(ctx) & CAPTURE_MASK == CAPTURE_MARK
+        && maps::is_enrolled(ctx::netns_of_event(ctx))
+    {
+        passage::release_device(ctx);
     }
 }
 

@@ -14,6 +14,7 @@ use rtnetlink::{
 };
 use std::{
     io,
+    iter::once,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -22,6 +23,8 @@ use tramline_common::{CAPTURE_MARK, CAPTURE_MASK, CAPTURE_RULE_PRIORITY, CAPTURE
 
 /// `lo` is the first interface of every namespace.
 const LOOPBACK: u32 = 1;
+/// Of the rule after the one for [`CAPTURE_TABLE`].
+const REFUSAL_PRIORITY: u32 = CAPTURE_RULE_PRIORITY + 1;
 /// Address changes come in bursts (two families, duplicate address detection).
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -77,18 +80,16 @@ impl Network {
     /// An interface that carries the traffic of guests (virtual machines, nested containers), if there is one: their
     /// packets pass by the sockets on which capture works.
     pub(super) async fn foreign_interface(&self) -> Result<Option<String>, BrokerError> {
-        let links: Vec<LinkMessage> =
-            self.handle
-                .link()
-                .get()
-                .execute()
-                .try_collect()
-                .await
-                .map_err(|source| BrokerError::Netlink {
-                    step: "listing the pod's interfaces",
-                    source,
-                })?;
+        let links = self.links().await?;
         Ok(links.iter().find(|link| carries_guests(link)).map(link_name))
+    }
+
+    async fn links(&self) -> Result<Vec<LinkMessage>, BrokerError> {
+        let links = self.handle.link().get().execute().try_collect().await;
+        links.map_err(|source| BrokerError::Netlink {
+            step: "listing the pod's interfaces",
+            source,
+        })
     }
 
     /// All addresses but loopback's.
@@ -96,7 +97,8 @@ impl Network {
         addresses(&self.handle).await
     }
 
-    /// Routes what carries the mark to loopback, with the pod's address as source.
+    /// Routes what carries the mark to loopback, with the pod's address as source, and nowhere else, whatever device a socket is
+    /// bound to since its connect was captured: it could not be released from that without a privilege.
     ///
     /// Without `src` the kernel would take the destination as source.
     pub(super) async fn route_marked(&self, addresses: &[IpAddr]) -> Result<(), BrokerError> {
@@ -110,22 +112,37 @@ impl Network {
             _ => None,
         });
         if let Some(source) = v4 {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new().pref_source(source);
-            self.replace_route(marked(route).build())
-                .await
-                .map_err(netlink("adding the marked IPv4 route"))?;
+            let links = self.links().await?;
+            let others = links.iter().map(|link| link.header.index);
+            let others = others.filter(|index| *index != LOOPBACK);
+            // A socket that is bound to a device finds the route of that one only, and without any the kernel takes the destination
+            // for a neighbour, whatever rules say. Local routes lead to loopback whichever device they name.
+            for (metric, device) in once((0, LOOPBACK)).chain(others.map(|index| (index, index))) {
+                let route = RouteMessageBuilder::<Ipv4Addr>::new().pref_source(source);
+                let route = marked(route).output_interface(device).priority(metric);
+                self.replace_route(route.build())
+                    .await
+                    .map_err(netlink("adding the marked IPv4 route"))?;
+            }
             let rule = self.handle.rule().add().v4();
             added(selecting(rule).execute().await)
                 .map_err(netlink("adding the IPv4 rule for marked packets"))?;
+            let rule = self.handle.rule().add().v4();
+            added(refusing(rule).execute().await)
+                .map_err(netlink("adding the IPv4 rule against other ways"))?;
         }
         if let Some(source) = v6 {
             let route = RouteMessageBuilder::<Ipv6Addr>::new().pref_source(source);
-            self.replace_route(marked(route).build())
+            let route = marked(route).output_interface(LOOPBACK);
+            self.replace_route(route.build())
                 .await
                 .map_err(netlink("adding the marked IPv6 route"))?;
             let rule = self.handle.rule().add().v6();
             added(selecting(rule).execute().await)
                 .map_err(netlink("adding the IPv6 rule for marked packets"))?;
+            let rule = self.handle.rule().add().v6();
+            added(refusing(rule).execute().await)
+                .map_err(netlink("adding the IPv6 rule against other ways"))?;
         }
         Ok(())
     }
@@ -137,19 +154,28 @@ impl Network {
 
 fn marked<T>(route: RouteMessageBuilder<T>) -> RouteMessageBuilder<T> {
     route
-        .output_interface(LOOPBACK)
         .table_id(CAPTURE_TABLE)
         .scope(RouteScope::Host)
         .kind(RouteType::Local)
 }
 
-fn selecting<T>(mut rule: rtnetlink::RuleAddRequest<T>) -> rtnetlink::RuleAddRequest<T> {
-    let mask = RuleAttribute::FwMask(CAPTURE_MASK);
-    rule.message_mut().attributes.push(mask);
-    rule.fw_mark(CAPTURE_MARK)
+fn selecting<T>(rule: rtnetlink::RuleAddRequest<T>) -> rtnetlink::RuleAddRequest<T> {
+    of_marked(rule)
         .table_id(CAPTURE_TABLE)
         .priority(CAPTURE_RULE_PRIORITY)
         .action(RuleAction::ToTable)
+}
+
+fn refusing<T>(rule: rtnetlink::RuleAddRequest<T>) -> rtnetlink::RuleAddRequest<T> {
+    of_marked(rule)
+        .priority(REFUSAL_PRIORITY)
+        .action(RuleAction::Prohibit)
+}
+
+fn of_marked<T>(mut rule: rtnetlink::RuleAddRequest<T>) -> rtnetlink::RuleAddRequest<T> {
+    let mask = RuleAttribute::FwMask(CAPTURE_MASK);
+    rule.message_mut().attributes.push(mask);
+    rule.fw_mark(CAPTURE_MARK)
 }
 
 /// A rule left by an earlier agent is as good as a new one.

@@ -8,6 +8,7 @@ use aya::maps::{HashMap, Map, MapData};
 use nix::{
     errno::Errno,
     sys::socket::{setsockopt, sockopt},
+    unistd::{Uid, seteuid},
 };
 use socket2::{Domain, Socket, Type};
 use std::{
@@ -186,6 +187,77 @@ async fn a_connect_that_never_came_to_a_syn_counts_for_nothing() {
         .inside(|| TcpListener::bind("0.0.0.0:80").expect("bind"));
     let _client = two.dial_to(service).expect("led");
     assert_eq!(two.broker.endpoint_loads().kernel(load), 1);
+}
+
+/// Binds a socket to the device that leads to the server, as a process may that has no privilege.
+fn bind_to_device(client: &Socket, privileged: bool) {
+    if !privileged {
+        seteuid(Uid::from_raw(65_534)).expect("a user");
+    }
+    client.bind_device(Some(b"eth1")).expect("towards the server");
+}
+
+#[tokio::test]
+async fn a_device_that_is_bound_after_the_connect_leads_nothing_past_the_agent() {
+    for (tag, verdict, privileged) in [
+        ("be", None, true),
+        ("bf", Some(KernelVerdict::Outside), true),
+        ("bg", None, false),
+        ("bi", Some(KernelVerdict::Outside), false),
+    ] {
+        let (two, app) = two(tag).await;
+        app.set_nonblocking(true).expect("option");
+        two.broker.withdraw(two.to.id).expect("withdraw");
+        if let Some(verdict) = verdict {
+            two.decide(verdict);
+        }
+        let client = socket(&two);
+        defer(&two, &client);
+        client.connect(&server().into()).expect("no SYN yet");
+        bind_to_device(&client, privileged);
+        let mut client = TcpStream::from(client);
+        // The answer to what is led to loopback does not find a socket that is bound to another device.
+        client.set_write_timeout(Some(LATER)).expect("option");
+        let sent = client.write_all(b"x");
+        seteuid(Uid::from_raw(0)).expect("root again");
+        let captured = Two::waits(&two.from.listeners.outbound);
+        assert!(app.accept().is_err(), "it left the pod: {verdict:?}");
+        println!("privileged {privileged}, {verdict:?}: {sent:?}");
+        if privileged {
+            let (captured, peer) = captured.expect("captured");
+            assert_eq!(captured.local_addr().expect("address"), server());
+            assert_eq!(peer, client.local_addr().expect("address"));
+            assert_eq!(two.count("device_unbound"), 1);
+        }
+        assert_eq!(two.count("captured"), 1);
+        assert_eq!(two.broker.passed(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_is_bound_after_the_syn_leads_nothing_past_the_agent() {
+    let (two, _app) = two("bj").await;
+    two.broker.withdraw(two.to.id).expect("withdraw");
+    let client = two.dial().expect("the agent takes it");
+    let _captured = Two::waits(&two.from.listeners.outbound).expect("captured");
+    // `InSegs` of the kernel's table: what came to the neighbour.
+    let arrived = || {
+        let table = two
+            .neighbour
+            .inside(|| std::fs::read_to_string("/proc/thread-self/net/snmp").expect("counters"));
+        let values = table.lines().filter(|line| line.starts_with("Tcp:")).nth(1);
+        let segments = values
+            .and_then(|values| values.split(' ').nth(10))
+            .map(str::to_owned);
+        segments.expect("a number")
+    };
+    let before = arrived();
+    let client = Socket::from(client);
+    bind_to_device(&client, false);
+    let _ = TcpStream::from(client).write_all(b"in the clear");
+    seteuid(Uid::from_raw(0)).expect("root again");
+    std::thread::sleep(LATER);
+    assert_eq!(arrived(), before, "nothing left the pod");
 }
 
 /// Both ends dial, and the first's SYN is lost: what comes next for it is the other's SYN, not an answer.
