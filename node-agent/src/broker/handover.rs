@@ -121,7 +121,7 @@ impl Broker {
         if !self.unsettled.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let closed = self.each_of_others(|id| self.shut(id));
+        let closed = self.each_of_others(|id| self.shut_or_release(id));
         for id in self.left_over()? {
             self.programs.steer_again(id)?;
         }
@@ -129,6 +129,15 @@ impl Broker {
         self.programs.clean_up()?;
         self.unsettled.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// A pod that is captured and not steered was let go by a successor whose maps are not these.
+    fn shut_or_release(&self, id: PodId) -> Result<(), BrokerError> {
+        if !self.programs.is_steered(id) && self.maps.captured().contains(&id) {
+            self.withdraw(id)
+        } else {
+            self.shut(id)
+        }
     }
 
     /// Makes every verdict void that programs of another layout go by.

@@ -290,6 +290,29 @@ async fn a_pod_that_cannot_be_enrolled_by_the_next_version_is_closed() {
 }
 
 #[tokio::test]
+async fn a_pod_that_a_successor_released_stays_so_when_its_agent_comes_back() {
+    let pod = Pod::new("lk");
+    pod.reach_from_node();
+    let outside = TcpListener::bind("10.99.0.1:4446").expect("bind on the node");
+    outside.set_nonblocking(true).expect("option");
+    let (now, held) = Now::take_over(&[&pod.netns()], &pod, false).await;
+    now.leave();
+    let (next, next_held) = Next::take_over(&[&pod.netns()], &pod, true).await;
+    for held in &held {
+        next.withdraw(held.id).expect("withdraw");
+        now.forget(held.id);
+    }
+    drop((next, next_held));
+    now.come_back(&[]).await;
+    let to = outside.local_addr().expect("address");
+    let client = pod.inside(move || TcpStream::connect_timeout(&to, SOON));
+    let client = client.expect("as without a mesh");
+    let arrived = arrived(&outside).peer_addr().expect("address");
+    assert_eq!(client.local_addr().expect("address"), arrived);
+    drop(held);
+}
+
+#[tokio::test]
 async fn pins_that_somebody_removed_are_made_up_for() {
     let pod = Pod::new("lh");
     let (now, _held) = Now::take_over(&[&pod.netns()], &pod, false).await;
