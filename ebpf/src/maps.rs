@@ -346,10 +346,16 @@ pub(crate) fn pick(socket: *mut bpf_sock, verdict: Verdict, service: ServiceAt, 
     }
 }
 
-/// The socket, if it passed by a verdict before, does so no longer.
+/// Notes on a socket that it dials, and passes by no verdict. One that was accepted has no such storage: by that the agent
+/// tells what a pod dialled from what came in.
 #[inline(always)]
 pub(crate) fn unpick(socket: *mut bpf_sock) {
-    if let Some(value) = picked_mut(socket) {
+    let map = (&raw const PICKED).cast_mut().cast();
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: a socket the kernel gave to this program; without a value a new storage is all zeros.
+    let value = unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), create) };
+    // SAFETY: null or a live storage value; a socket that is dialled again has one from before.
+    if let Some(value) = unsafe { value.cast::<Picked>().as_mut() } {
         value.verdict.kind = kind::NONE;
         value.service = ServiceAt::NONE;
     }

@@ -7,16 +7,20 @@ use netlink_packet_sock_diag::{
         AF_INET, AF_INET6, IPPROTO_TCP, SOCK_DESTROY, SOCK_DIAG_BY_FAMILY, TCP_CLOSE_WAIT, TCP_ESTABLISHED,
         TCP_LISTEN,
     },
-    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags},
 };
 use rtnetlink::{
-    packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
+    packet_core::{
+        NLA_TYPE_MASK, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+        Nla as _,
+    },
     sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd as _, BorrowedFd},
 };
 
 /// The kernel's name of a socket, never used twice.
@@ -57,27 +61,38 @@ const MAX_REPLIES: usize = 100_000;
 
 /// Lists the TCP sockets of a namespace.
 pub(super) fn of(namespace: &Netns, home: &Netns) -> io::Result<OpenSockets> {
-    list(namespace, home, &(StateFlags::LISTEN | StateFlags::ESTABLISHED))
+    list(
+        namespace,
+        home,
+        &(StateFlags::LISTEN | StateFlags::ESTABLISHED),
+        &[],
+    )
 }
 
-/// Lists the connections of a namespace, those too whose other end has said its last.
-pub(super) fn live(namespace: &Netns, home: &Netns) -> io::Result<Vec<OpenSocket>> {
+/// Lists the TCP sockets of a namespace, also of connections whose other end has said its last, but for those of connections
+/// that have one of these storages (`bpf_sk_storage`, by the descriptors of the maps; kernel ≥ 5.6).
+pub(super) fn live(namespace: &Netns, home: &Netns, without: &[BorrowedFd<'_>]) -> io::Result<OpenSockets> {
     let states = StateFlags::LISTEN | StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
-    Ok(list(namespace, home, &states)?.established)
+    list(namespace, home, &states, without)
 }
 
 /// Lists the listening sockets of a namespace.
 pub(super) fn listening(namespace: &Netns, home: &Netns) -> io::Result<Listening> {
-    Ok(list(namespace, home, &StateFlags::LISTEN)?.listening)
+    Ok(list(namespace, home, &StateFlags::LISTEN, &[])?.listening)
 }
 
-fn list(namespace: &Netns, home: &Netns, states: &StateFlags) -> io::Result<OpenSockets> {
+fn list(
+    namespace: &Netns,
+    home: &Netns,
+    states: &StateFlags,
+    without: &[BorrowedFd<'_>],
+) -> io::Result<OpenSockets> {
     let mut socket = namespace.run(home, || Socket::new(NETLINK_SOCK_DIAG))?;
     socket.bind_auto()?;
     socket.connect(&NetlinkAddr::new(0, 0))?;
     let mut open = OpenSockets::default();
     for family in [AF_INET, AF_INET6] {
-        request(&socket, family, states)?;
+        request(&socket, family, states, without)?;
         collect(&socket, &mut open)?;
     }
     for socket in &mut open.established {
@@ -108,6 +123,7 @@ pub(super) fn destroy(namespace: &Netns, home: &Netns, sockets: &[OpenSocket]) -
             inet_request(family, id),
             SOCK_DESTROY,
             NLM_F_REQUEST | NLM_F_ACK,
+            &[],
         )?;
         match acknowledged(&netlink) {
             Ok(()) => ended += 1,
@@ -177,7 +193,7 @@ fn between(
         states: StateFlags::all(),
         ..inet_request(family, id)
     };
-    send(&netlink, one, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST)?;
+    send(&netlink, one, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, &[])?;
     let mut buffer = Vec::with_capacity(4 * 1024);
     netlink.recv(&mut buffer, 0)?;
     let reply = NetlinkMessage::<SockDiagMessage>::deserialize(&buffer).map_err(invalid)?;
@@ -199,7 +215,7 @@ fn acknowledged(socket: &Socket) -> io::Result<()> {
     }
 }
 
-fn request(socket: &Socket, family: u8, states: &StateFlags) -> io::Result<()> {
+fn request(socket: &Socket, family: u8, states: &StateFlags, storages: &[BorrowedFd<'_>]) -> io::Result<()> {
     let any = if family == AF_INET {
         SocketId::new_v4()
     } else {
@@ -213,6 +229,7 @@ fn request(socket: &Socket, family: u8, states: &StateFlags) -> io::Result<()> {
         },
         SOCK_DIAG_BY_FAMILY,
         NLM_F_REQUEST | NLM_F_DUMP,
+        storages,
     )
 }
 
@@ -226,16 +243,58 @@ fn inet_request(family: u8, socket_id: SocketId) -> InetRequest {
     }
 }
 
-fn send(socket: &Socket, request: InetRequest, message_type: u16, flags: u16) -> io::Result<()> {
+fn send(
+    socket: &Socket,
+    request: InetRequest,
+    message_type: u16,
+    flags: u16,
+    storages: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
     packet.finalize();
     // The library knows one type of request; what is done with the socket is this number alone.
     packet.header.message_type = message_type;
+    let asked = storages_asked(storages);
     let mut bytes = vec![0; packet.buffer_len()];
     packet.serialize(&mut bytes);
+    bytes.extend(asked);
+    // The library has counted what it knows of.
+    let length = u32::try_from(bytes.len()).map_err(invalid)?;
+    if let Some(field) = bytes.first_chunk_mut() {
+        *field = length.to_ne_bytes();
+    }
     socket.send(&bytes, 0).map(drop)
+}
+
+/// The attribute that asks for these storages of each socket (uapi `linux/inet_diag.h` and `linux/sock_diag.h`), which the
+/// library does not know.
+fn storages_asked(storages: &[BorrowedFd<'_>]) -> Vec<u8> {
+    const REQUEST_STORAGES: u16 = 2;
+    const REQUEST_MAP_DESCRIPTOR: u16 = 1;
+    const HEADER: u16 = 4;
+    let attribute = |kind: u16, value: &[u8]| {
+        let length = HEADER + u16::try_from(value.len()).unwrap_or_default();
+        [&length.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
+    };
+    if storages.is_empty() {
+        return Vec::new();
+    }
+    let maps = storages
+        .iter()
+        .map(|map| attribute(REQUEST_MAP_DESCRIPTOR, &map.as_raw_fd().to_ne_bytes()));
+    attribute(REQUEST_STORAGES, &maps.collect::<Vec<_>>().concat())
+}
+
+/// Whether the socket has one of the storages that were asked for: without any the kernel leaves the attribute out.
+fn has_storage(found: &InetResponse) -> bool {
+    const STORAGES: u16 = 20;
+    let mut kinds = found
+        .nlas
+        .iter()
+        .map(|attribute| attribute.kind() & NLA_TYPE_MASK);
+    kinds.any(|kind| kind == STORAGES)
 }
 
 fn invalid(error: impl std::fmt::Display) -> io::Error {
@@ -261,7 +320,8 @@ fn collect(socket: &Socket, open: &mut OpenSockets) -> io::Result<()> {
                                 .insert(id.cookie);
                         }
                         TCP_ESTABLISHED | TCP_CLOSE_WAIT
-                            if !id.destination_address.to_canonical().is_loopback() =>
+                            if !id.destination_address.to_canonical().is_loopback()
+                                && !has_storage(&socket) =>
                         {
                             open.established.push(OpenSocket {
                                 local: SocketAddr::new(id.source_address, id.source_port),

@@ -5,18 +5,21 @@ use tramline_common::{HBONE_PORT, PodId, map::FlowKey};
 
 impl Broker {
     /// The pod's live inbound connections that nobody in the mesh vouches for: neither deliveries nor connections that the
-    /// kernel let pass by a verdict. Those that end in the agent's own listeners are among them.
+    /// kernel let pass by a verdict. What the pod or the agent dialled is not inbound, whatever port it is from: such sockets have
+    /// a storage, and those that were accepted have none. Those that end in the agent's own listeners are among them.
     ///
     /// One whose application has said its last is not listed: it looks like a delivery that is ending.
     pub fn unvouched(&self, id: PodId) -> Result<Vec<OpenSocket>, BrokerError> {
         let namespace = self.namespace(id)?;
         let list = || {
-            open_sockets::live(&namespace, &self.home).map_err(|source| BrokerError::Step {
+            let live = open_sockets::live(&namespace, &self.home, &self.maps.storages());
+            live.map_err(|source| BrokerError::Step {
                 step: "listing the pod's live connections",
                 source,
             })
         };
         let unvouched: Vec<_> = list()?
+            .established
             .into_iter()
             .filter(|socket| !self.is_vouched_for(id, socket))
             .collect();
@@ -25,7 +28,7 @@ impl Broker {
         }
         // A delivery is forgotten when its application says its last, which may have been after the list was made: by
         // then its socket is not on it any more.
-        let still = list()?;
+        let still = list()?.established;
         Ok(unvouched
             .into_iter()
             .filter(|socket| still.iter().any(|other| other.cookie == socket.cookie))

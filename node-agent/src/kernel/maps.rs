@@ -10,7 +10,7 @@ use aya::{
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tramline_common::{
@@ -36,6 +36,8 @@ pub(crate) struct Maps {
     listening: Mutex<HashMap<MapData, PodPort, u64>>,
     registry: Mutex<HashMap<MapData, FlowKey, Flow>>,
     owned: Mutex<SkStorage<MapData, Owned>>,
+    /// What is written on sockets: on the agent's own, and on those that dial.
+    storages: [OwnedFd; 2],
     counters: Mutex<PerCpuArray<MapData, u64>>,
     events: Mutex<Option<RingBuf<MapData>>>,
     /// Those of verdicts.
@@ -60,7 +62,9 @@ pub struct Fill {
 impl Maps {
     /// Takes the maps out of a loaded object.
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let storages = [descriptor(ebpf, name::OWNED)?, descriptor(ebpf, name::PICKED)?];
         Ok(Self {
+            storages,
             pods: Mutex::new(one(ebpf, name::PODS)?),
             addresses: Mutex::new(one(ebpf, name::POD_ADDRESSES)?),
             local_pods: Mutex::new(one(ebpf, name::LOCAL_PODS)?),
@@ -125,6 +129,11 @@ impl Maps {
         lock(&self.owned)
             .insert(socket, owned, 0)
             .map_err(in_map(name::OWNED))
+    }
+
+    /// The storages that sockets have which the agent opened, or a pod dialled; one that was accepted has none of them.
+    pub(crate) fn storages(&self) -> [BorrowedFd<'_>; 2] {
+        self.storages.each_ref().map(AsFd::as_fd)
     }
 
     /// Makes the pod's addresses in the map these.
@@ -339,6 +348,15 @@ pub(super) fn one<T: TryFrom<Map, Error = MapError>>(
 ) -> Result<T, KernelError> {
     let taken = ebpf.take_map(map).ok_or(KernelError::Missing(map))?;
     T::try_from(taken).map_err(|source| KernelError::Map { map, source })
+}
+
+/// Another descriptor of a socket storage, while it is in the object.
+fn descriptor(ebpf: &Ebpf, map: &'static str) -> Result<OwnedFd, KernelError> {
+    let Some(Map::SkStorage(data)) = ebpf.map(map) else {
+        return Err(KernelError::Missing(map));
+    };
+    let copied = data.fd().as_fd().try_clone_to_owned();
+    copied.map_err(|error| in_map(map)(MapError::IoError(error)))
 }
 
 /// The keys of a map that only the agent writes.

@@ -1,5 +1,6 @@
 //! Plaintext from outside the mesh follows the pod's rows; without an agent nothing comes in and nothing goes out.
 
+use socket2::{Domain, Socket, Type};
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
@@ -7,7 +8,7 @@ use std::{
 };
 use tramline_common::map::plaintext;
 use tramline_kernel_tests::{Pod, V4, rows};
-use tramline_node_agent::broker::{Broker, BrokerSettings, PodRows};
+use tramline_node_agent::broker::{Broker, BrokerSettings, KernelVerdict, PodRows};
 
 const SOON: Duration = Duration::from_millis(700);
 
@@ -111,6 +112,69 @@ async fn plaintext_is_known_where_nobody_listens_any_more() {
     let mut expected = clients.map(|client| client.local_addr().expect("address"));
     expected.sort_unstable();
     assert_eq!(remotes, expected);
+}
+
+/// A connection that the pod dials to the node from a port of its choice.
+fn dial_from(pod: &Pod, port: u16, to: SocketAddr) -> TcpStream {
+    let dialled = pod.inside(move || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::new([0, 0, 0, 0].into(), port).into())?;
+        socket.connect_timeout(&to.into(), SOON)?;
+        io::Result::Ok(TcpStream::from(socket))
+    });
+    dialled.unwrap_or_else(|error| panic!("from {port} to {to}: {error}"))
+}
+
+#[tokio::test]
+async fn what_a_pod_dials_is_not_taken_for_plaintext_that_came_in() {
+    let pod = Pod::new("ld");
+    pod.reach_from_node();
+    let node = |port| TcpListener::bind(("10.99.0.1", port)).expect("bind on the node");
+    let (outside, excluded) = (node(4_444), node(4_445));
+    let to = |listener: &TcpListener| listener.local_addr().expect("address");
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    let by_port = PodRows {
+        excluded_outbound_ports: [4_445].into(),
+        ..rows(plaintext::PASS)
+    };
+    let enrolled = broker.enroll(&pod.netns(), &by_port).await.expect("enroll");
+    let id = enrolled.id;
+    // On each of these ports the pod has listened, and on one of them it has let somebody in.
+    let client = {
+        let listen = |port| pod.inside(move || TcpListener::bind(("0.0.0.0", port)).expect("bind"));
+        let mut listeners: Vec<_> = (81..=84).map(listen).collect();
+        listeners.push(listen(85));
+        let client = knock(&pod, 81).expect("let in");
+        let (accepted, _) = listeners[0].accept().expect("accept");
+        (client, accepted)
+    };
+    let captured = dial_from(&pod, 81, to(&outside));
+    let carried = &enrolled.listeners.outbound[0];
+    carried.set_nonblocking(false).expect("option");
+    let carried = carried.accept().expect("captured");
+    let versions = broker.versions(id, None).expect("versions");
+    broker
+        .set_verdict(id, to(&outside), KernelVerdict::Outside, versions)
+        .expect("verdict");
+    let passed = (
+        dial_from(&pod, 82, to(&outside)),
+        outside.accept().expect("let pass"),
+    );
+    let left_out = (
+        dial_from(&pod, 83, to(&excluded)),
+        excluded.accept().expect("excluded"),
+    );
+    let own = broker.egress_socket(id, to(&outside).ip()).expect("socket");
+    own.set_nonblocking(false).expect("option");
+    own.set_reuse_address(true).expect("option");
+    own.bind(&SocketAddr::new([0, 0, 0, 0].into(), 84).into())
+        .expect("bind");
+    own.connect(&to(&outside).into()).expect("the agent's own");
+    let found = broker.unvouched(id).expect("list");
+    let remotes: Vec<_> = found.iter().map(|socket| socket.remote).collect();
+    assert_eq!(remotes, [client.0.local_addr().expect("address")]);
+    drop((captured, carried, passed, left_out, own));
 }
 
 #[tokio::test]
