@@ -192,7 +192,7 @@ pub(crate) fn listen_begins(pod: PodId, port: u16) -> bool {
     LISTENING.insert(key, 1, BPF_NOEXIST.into()).is_ok() || add(key, 1)
 }
 
-/// One listening socket less. The row stays at zero until the pod leaves: removing it would race an insert.
+/// One listening socket less. The row stays at zero until the agent makes room: removing it here would race an insert.
 #[inline(always)]
 pub(crate) fn listen_ends(pod: PodId, port: u16) {
     add(listening_key(pod, port), u64::MAX);

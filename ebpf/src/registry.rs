@@ -88,9 +88,12 @@ fn listening(ctx: &SockOpsContext) {
         return;
     }
     let (_, port, _, _) = ctx::event_flow(ctx);
-    let counted = ctx::watch_states(ctx) && maps::listen_begins(pod, port);
+    // In this order: the end of one that was not counted must not be taken off what others are.
+    let counted = maps::listen_begins(pod, port);
     if !counted {
         maps::count(Counter::ListeningFull);
+    } else if !ctx::watch_states(ctx) {
+        maps::listen_ends(pod, port);
     }
 }
 

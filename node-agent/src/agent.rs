@@ -172,6 +172,7 @@ async fn serve(
     data.spawn(kernel_events::log(context.clone()));
     data.spawn(passages::follow(context.clone()));
     data.spawn(Verdicts::follow_ways(context.clone()));
+    data.spawn(pods::make_room(context.clone()));
     let broker = context.broker.clone();
     data.spawn(async move {
         if let Err(error) = broker.log_diagnostics().await {

@@ -129,6 +129,8 @@ pub struct Broker {
     maps: Maps,
     pods: Mutex<HashMap<PodId, enroll::Pod>>,
     generation: AtomicU64,
+    /// How often a listening socket had found no row, when that was last looked at.
+    listening_refused: AtomicU64,
     /// The highest version given to a pod.
     version: AtomicU64,
     /// Programs of an earlier agent may be attached, and maps be there that nothing uses.
@@ -164,6 +166,7 @@ impl Broker {
             maps,
             pods: Mutex::default(),
             generation: AtomicU64::new(1),
+            listening_refused: AtomicU64::new(0),
             version: AtomicU64::new(1),
             unsettled: AtomicBool::new(true),
         })

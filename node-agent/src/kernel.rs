@@ -4,6 +4,7 @@ mod adopt;
 mod attached;
 pub(crate) mod diagnostics;
 pub(crate) mod events;
+mod listening;
 pub(crate) mod load;
 pub(crate) mod loads;
 pub(crate) mod maps;

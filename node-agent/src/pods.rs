@@ -8,6 +8,7 @@ mod seeded_ports;
 mod slots;
 
 pub(crate) use plaintext_ports::PlaintextPorts;
+pub(crate) use seeded_ports::make_room;
 pub(crate) use slots::Slots;
 
 use crate::{

@@ -11,18 +11,19 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tramline_common::{
     Address, PodId,
     counter::Counter,
-    map::{
-        Flow, FlowKey, ListenerKey, MAX_PODS, Owned, Pod, PodAddress, PodPort, RangeData, direction, name,
-    },
+    map::{Flow, FlowKey, ListenerKey, MAX_PODS, Owned, Pod, PodAddress, PodPort, RangeData, name},
 };
 
 /// `BPF_NOEXIST` of uapi `linux/bpf.h`.
-const BPF_NOEXIST: u64 = 1;
+pub(super) const BPF_NOEXIST: u64 = 1;
 
 /// All maps that the agent reads or writes. Each is behind its own lock, held for one system call.
 pub(crate) struct Maps {
@@ -33,7 +34,9 @@ pub(crate) struct Maps {
     excluded_ranges: Mutex<LpmTrie<MapData, RangeData, u64>>,
     listeners: Mutex<SockHash<MapData, ListenerKey>>,
     plaintext: Mutex<HashMap<MapData, PodPort, u32>>,
-    listening: Mutex<HashMap<MapData, PodPort, u64>>,
+    pub(super) listening: Mutex<HashMap<MapData, PodPort, u64>>,
+    /// Rows of it that this agent could not write.
+    pub(super) listening_refused: AtomicU64,
     registry: Mutex<HashMap<MapData, FlowKey, Flow>>,
     owned: Mutex<SkStorage<MapData, Owned>>,
     /// What is written on sockets: on the agent's own, and on those that dial.
@@ -73,6 +76,7 @@ impl Maps {
             listeners: Mutex::new(one(ebpf, name::LISTENERS)?),
             plaintext: Mutex::new(one(ebpf, name::PLAINTEXT)?),
             listening: Mutex::new(one(ebpf, name::LISTENING)?),
+            listening_refused: AtomicU64::new(0),
             registry: Mutex::new(one(ebpf, name::REGISTRY)?),
             owned: Mutex::new(one(ebpf, name::OWNED)?),
             counters: Mutex::new(one(ebpf, name::COUNTERS)?),
@@ -192,53 +196,6 @@ impl Maps {
         change(&self.excluded_ports, name::EXCLUDED_PORTS, set, gone)
     }
 
-    /// Forgets which ports the pod listens on.
-    pub(crate) fn clear_listening(&self, pod: PodId) -> Result<(), KernelError> {
-        replace(&self.listening, name::LISTENING, |key| key.pod == pod, &[])
-    }
-
-    /// Ports whose row says that a socket listened there before the programs watched the pod. Walks the rows of all pods.
-    pub(crate) fn seeded(&self, pod: PodId) -> BTreeSet<u16> {
-        let keys = lock(&self.listening);
-        let keys = keys.keys().filter_map(Result::ok);
-        keys.filter(|key| key.pod == pod && key.direction == direction::SEEDED)
-            .map(|key| key.port)
-            .collect()
-    }
-
-    /// Whether the programs know of a socket of the pod that listens on the port, because they saw it begin.
-    pub(crate) fn is_counted_listening(&self, pod: PodId, port: u16) -> bool {
-        let key = PodPort::new(pod, port, direction::INBOUND);
-        let count = lock(&self.listening).get(&key, 0);
-        count.is_ok_and(|count| count.cast_signed() > 0)
-    }
-
-    /// Whether a socket of the pod has listened on the port since its enrolment: the row of one that stopped stays.
-    pub(crate) fn has_listened(&self, pod: PodId, port: u16) -> bool {
-        let listening = lock(&self.listening);
-        let is_there = |direction| listening.get(&PodPort::new(pod, port, direction), 0).is_ok();
-        is_there(direction::INBOUND) || is_there(direction::SEEDED)
-    }
-
-    /// Tells the programs of ports on which the pod listened before they watched it, and of others where it does so no more:
-    /// these have a count of zero from then on.
-    pub(crate) fn change_seeded(
-        &self,
-        pod: PodId,
-        set: impl Iterator<Item = u16>,
-        gone: impl Iterator<Item = u16>,
-    ) -> Result<(), KernelError> {
-        let key = |port| PodPort::new(pod, port, direction::SEEDED);
-        let set: Vec<_> = set.map(|port| (key(port), 1)).collect();
-        let gone: Vec<_> = gone.map(key).collect();
-        for key in &gone {
-            let counted = PodPort::new(pod, key.port, direction::INBOUND);
-            let inserted = lock(&self.listening).insert(counted, 0, BPF_NOEXIST);
-            unless_there(inserted, name::LISTENING)?;
-        }
-        change(&self.listening, name::LISTENING, &set, &gone)
-    }
-
     /// Makes the pod's excluded ranges in the map these: data with a prefix length in bits.
     pub(crate) fn set_excluded_ranges(
         &self,
@@ -286,9 +243,12 @@ impl Maps {
 
     /// Sum of one counter over all processors.
     pub(crate) fn counter(&self, counter: Counter) -> u64 {
-        lock(&self.counters)
-            .get(&counter.row(), 0)
-            .map_or(0, |per_cpu| per_cpu.iter().sum())
+        let own = match counter {
+            Counter::ListeningFull => self.listening_refused.load(Ordering::Relaxed),
+            _ => 0,
+        };
+        let programs = lock(&self.counters).get(&counter.row(), 0);
+        own + programs.map_or(0, |per_cpu| per_cpu.iter().sum())
     }
 
     /// How full the maps are. Walks them: for a scrape, not for a connection.
@@ -376,7 +336,7 @@ pub(super) fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>, capacity
 
 /// Inserts the wanted rows, then removes the pod's other rows. Walks the rows of all pods to find them: for a pod of which it
 /// is not known what the map has; [`change`] is for the others.
-fn replace<K: Plain + Eq, V: Plain>(
+pub(super) fn replace<K: Plain + Eq, V: Plain>(
     map: &Mutex<HashMap<MapData, K, V>>,
     map_name: &'static str,
     is_pods: impl Fn(&K) -> bool,
@@ -417,7 +377,7 @@ pub(super) fn absent_is_fine(result: Result<(), MapError>, map: &'static str) ->
     }
 }
 
-fn unless_there(result: Result<(), MapError>, map: &'static str) -> Result<(), KernelError> {
+pub(super) fn unless_there(result: Result<(), MapError>, map: &'static str) -> Result<(), KernelError> {
     match result {
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {
             Ok(())
