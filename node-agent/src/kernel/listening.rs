@@ -77,6 +77,10 @@ impl Maps {
             // The row that went has left room for this one.
             return unless_there(zero(BPF_NOEXIST), name::LISTENING);
         }
+        // A socket that was counted in a row of an earlier enrolment has been taken off this one.
+        if self.counted(pod, port).is_some_and(|count| count < 0) {
+            return unless_there(zero(0), name::LISTENING);
+        }
         Ok(())
     }
 

@@ -6,6 +6,8 @@
 )]
 
 use aya::maps::{HashMap, Map, MapData};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     time::Duration,
@@ -144,4 +146,36 @@ async fn what_came_in_where_nobody_listens_any_more_is_known_when_room_was_made(
 
 fn at(port: u16) -> SocketAddr {
     SocketAddr::new(V4.parse().expect("an address"), port)
+}
+
+fn listen_together(pod: &Pod) -> Socket {
+    pod.inside(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+        setsockopt(&socket, sockopt::ReusePort, &true).expect("option");
+        let any = SocketAddr::new([0, 0, 0, 0].into(), 80);
+        socket.bind(&any.into()).expect("bind");
+        socket.listen(16).expect("listen");
+        socket
+    })
+}
+
+#[tokio::test]
+async fn who_listens_last_is_heard_whatever_was_counted_before() {
+    let pod = Pod::new("ud");
+    pod.reach_from_node();
+    let broker = Broker::start(&pod.settings()).expect("broker");
+    let (netns, asked) = (pod.netns(), rows(plaintext::ASK));
+    let enroll = || broker.enroll(&netns, &asked);
+    let id = enroll().await.expect("enroll").id;
+    let first = listen_together(&pod);
+    // The end of the first will be taken off a count that it never entered.
+    broker.withdraw(id).expect("withdraw");
+    let _enrolled = enroll().await.expect("enroll again");
+    let second = listen_together(&pod);
+    drop(first);
+    drop(second);
+    broker.follow_seeds(id).expect("look");
+    TcpStream::connect_timeout(&at(80), SOON).expect_err("nobody listens");
+    let _third = listen_together(&pod);
+    TcpStream::connect_timeout(&at(80), SOON).expect("somebody listens, the agent is asked");
 }
