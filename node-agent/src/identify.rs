@@ -17,5 +17,5 @@ pub use ca::{CaError, CertificateAuthority, TrustFiles, TrustReloads};
 pub use certificate::{CertificateInfo, WorkloadCertificate};
 pub use peer::{PeerIdentityError, peer_identity};
 pub use store::{CertStore, IdentityError, IssueCounts};
-pub use trust::{CrlInfo, PeerRole, RootInfo, Trust, TrustGuard, TrustSnapshot};
+pub use trust::{Believed, CrlInfo, PeerRole, RootInfo, Trust, TrustGuard, TrustSnapshot};
 pub use verify::{PeerError, handshake_reason, is_refusal};

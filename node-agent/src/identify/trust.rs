@@ -19,7 +19,7 @@ pub(super) use self::anchors::{
 };
 pub use self::anchors::{CrlInfo, RootInfo};
 pub(super) use self::crl::Crl;
-pub use self::guard::{PeerRole, TrustGuard};
+pub use self::guard::{Believed, PeerRole, TrustGuard};
 use super::peer::peer_identity;
 use super::verify::PeerError;
 
@@ -28,9 +28,16 @@ use super::verify::PeerError;
 pub struct Trust {
     trust_domains: TrustDomains,
     provider: Arc<CryptoProvider>,
-    anchors: ArcSwap<Anchors>,
-    /// Counts the changes, after each was stored: live connections are re-checked by it.
+    present: ArcSwap<Present>,
+    /// Tells the generation of each change after it was stored: live connections are re-checked by it.
     changes: watch::Sender<u64>,
+}
+
+/// What is believed, and the how manyeth change it is: replaced together, so that whoever sees the one sees the other.
+#[derive(Debug)]
+struct Present {
+    generation: u64,
+    anchors: Arc<Anchors>,
 }
 
 /// What is believed, for people and metrics.
@@ -55,15 +62,29 @@ impl Trust {
         Arc::new(Self {
             trust_domains,
             provider,
-            anchors: ArcSwap::new(anchors),
+            present: ArcSwap::from_pointee(Present {
+                generation: 0,
+                anchors,
+            }),
             changes: watch::Sender::new(0),
         })
     }
 
     /// Believes `anchors` and nothing else from now on, and has live connections re-checked.
     pub(super) fn replace(&self, anchors: Arc<Anchors>) {
-        self.anchors.store(anchors);
-        self.changes.send_modify(|generation| *generation += 1);
+        // Under the channel's lock: changes come one after the other.
+        self.changes.send_modify(|generation| {
+            *generation += 1;
+            self.present.store(Arc::new(Present {
+                generation: *generation,
+                anchors,
+            }));
+        });
+    }
+
+    /// Changes since the agent started.
+    fn generation(&self) -> u64 {
+        self.present.load().generation
     }
 
     /// Tells of changes.
@@ -81,15 +102,15 @@ impl Trust {
 
     /// Watches over a peer. To be made before its handshake: no change between the two is missed then.
     pub fn guard(self: &Arc<Self>) -> TrustGuard {
-        TrustGuard::new(self.clone(), self.changes.subscribe())
+        TrustGuard::new(self.clone())
     }
 
     /// The state for people and metrics.
     pub fn snapshot(&self) -> TrustSnapshot {
-        let generation = *self.changes.borrow();
-        let anchors = self.anchors.load();
+        let present = self.present.load();
+        let anchors = &present.anchors;
         TrustSnapshot {
-            generation,
+            generation: present.generation,
             trust_domain: self.trust_domains.own().clone(),
             roots: anchors.roots().to_vec(),
             crls: anchors.crls().map(|crl| crl.info().clone()).collect(),
@@ -105,8 +126,9 @@ impl Trust {
         usage: KeyUsage,
     ) -> Result<SpiffeId, rustls::Error> {
         let algorithms = self.provider.signature_verification_algorithms.all;
-        self.anchors
+        self.present
             .load()
+            .anchors
             .verify(algorithms, leaf, intermediates, now, usage)
             .map_err(chain_error)?;
         let identity = peer_identity(leaf).map_err(PeerError::from)?;

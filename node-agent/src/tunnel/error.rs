@@ -66,6 +66,14 @@ pub enum TunnelError {
         /// What is wrong with it.
         problem: Arc<str>,
     },
+    /// Trust has changed since the tunnel was made.
+    #[error("{address} is not believed any more: {why}")]
+    Untrusted {
+        /// The other side.
+        address: SocketAddr,
+        /// What is wrong with its certificate now.
+        why: Arc<str>,
+    },
     /// Somebody else answered at the workload's address.
     #[error(
         "{address} proved to be {found}, not {expected}; either the address went to another pod a moment ago, or \
@@ -162,6 +170,11 @@ pub enum TunnelError {
 }
 
 impl TunnelError {
+    /// Whether it rests on what one of the two sides believed at that moment.
+    pub(super) fn is_about_trust(&self) -> bool {
+        matches!(self.reason(), Reason::PeerUntrusted | Reason::CertificateRefused)
+    }
+
     /// The stable code for logs and metrics.
     pub fn reason(&self) -> Reason {
         match self {
@@ -172,6 +185,7 @@ impl TunnelError {
             },
             Self::DialTimeout { .. } => Reason::ConnectTimeout,
             Self::Tls { source, .. } => handshake_reason(source),
+            Self::Untrusted { .. } => Reason::PeerUntrusted,
             Self::PeerCertificate { .. } => Reason::PeerIdentityMismatch,
             Self::TlsTimeout { .. } | Self::Http2Timeout { .. } => Reason::HandshakeTimeout,
             Self::PeerIdentity { .. } => Reason::PeerIdentityMismatch,

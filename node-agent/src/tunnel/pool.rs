@@ -89,7 +89,7 @@ impl Pool {
     ///
     /// # Errors
     /// Within `connect + tls + http2 + response` of the settings; callers who wait for one connection share its
-    /// failure.
+    /// failure, but for one about trust, for which those who did not begin it try once more.
     pub async fn open(
         self: &Arc<Self>,
         key: &PoolKey,
@@ -104,7 +104,10 @@ impl Pool {
         }
         let mut dial = Some(dial);
         let mut refused = None;
+        // What others began may rest on the trust of before this caller came, at either end: that is asked for once more.
+        let mut once_more = true;
         for _ in 0..=RETRIES {
+            let mut own = false;
             let lease = loop {
                 let step = match self.step(key, dial.is_some()) {
                     Some(step) => step?,
@@ -117,18 +120,27 @@ impl Pool {
                         if let Some(dial) = dial.take() {
                             self.start(id, key.clone(), shown.clone(), dial());
                         }
+                        own = true;
                         granted
                     }
                 };
                 match granted.await {
                     Ok(Granted::Place(lease)) => break lease,
                     Ok(Granted::Full) => {}
+                    Ok(Granted::Failed(error)) if once_more && !own && error.is_about_trust() => {
+                        once_more = false;
+                        refused = Some(error);
+                    }
                     Ok(Granted::Failed(error)) => return Err(error),
                     Err(_) => return Err(TunnelError::Evicted),
                 }
             };
             match self.request(lease, key.address, &request).await {
                 Err((error, true)) => refused = Some(error),
+                Err((error, false)) if once_more && !own && error.is_about_trust() => {
+                    once_more = false;
+                    refused = Some(error);
+                }
                 Err((error, false)) => return Err(error),
                 Ok(stream) => return Ok(stream),
             }
@@ -255,6 +267,11 @@ impl Pool {
                 true,
             )
         };
+        let believed = || {
+            lease
+                .is_believed()
+                .map_err(|why| (TunnelError::Untrusted { address, why }, true))
+        };
         let after = self.settings.response;
         let silent = async {
             sleep(self.settings.doubt).await;
@@ -263,6 +280,8 @@ impl Pool {
         };
         let exchange = async {
             let mut sender = lease.sender().ready().await.map_err(unsent)?;
+            // Trust may have changed while the connection was made or waited for.
+            believed()?;
             let (response, send) = sender.send_request(http, false).map_err(unsent)?;
             drop(sender);
             Ok((response.await.map_err(broken)?, send))

@@ -30,7 +30,7 @@ use super::settings::{
 };
 use super::stats::Open;
 use super::{REASON_HEADER, Served, TunnelError, TunnelSettings, TunnelStats, TunnelStream};
-use crate::identify::PeerRole;
+use crate::identify::{Believed, PeerRole};
 use crate::random;
 
 /// How long a peer may stay, at most, after this side's certificate was renewed.
@@ -54,20 +54,25 @@ pub async fn serve(
 ) -> Result<HboneConnection, TunnelError> {
     // On the heap: the caller's task lives as long as the connection, the handshake's state need not.
     let began = Instant::now();
-    let mut guard = served.trust.guard();
+    let guard = served.trust.guard();
     let result = Box::pin(handshake(tcp, served.tls, settings)).await;
     let reason = result.as_ref().map_or_else(TunnelError::reason, |_| Reason::Ok);
     stats.server_handshakes.ended(reason, began.elapsed());
     let (mut connection, peer, address) = result?;
-    let chain = peer.chain.clone();
+    let believed = Arc::new(guard.over(peer.chain, PeerRole::Client));
     Ok(HboneConnection {
-        untrusted: Box::pin(async move { guard.lost(&chain, PeerRole::Client).await }),
+        untrusted: {
+            let believed = believed.clone();
+            Box::pin(async move { believed.lost().await })
+        },
+        believed,
         superseded: Some(Box::pin(superseded(served.superseded, served.expires))),
         keepalive: Keepalive::server(connection.ping_pong(), settings),
         idle_since: None,
         farewell: None,
         connection,
-        peer,
+        peer: peer.identity,
+        not_after: peer.not_after,
         address,
         cut: Cut::default(),
         _open: Open::new(&stats, |stats| &stats.connections_open_server),
@@ -155,10 +160,13 @@ pub struct HboneConnection {
     idle_since: Option<Instant>,
     /// Set when the connection is to end; then its last moment.
     farewell: Option<Pin<Box<Sleep>>>,
-    peer: Peer,
+    peer: SpiffeId,
+    /// The end of its certificate.
+    not_after: SystemTime,
     address: SocketAddr,
     stats: Arc<TunnelStats>,
     cut: Cut,
+    believed: Arc<Believed>,
     /// Resolves when the peer is not believed any more.
     untrusted: Pin<Box<dyn Future<Output = Arc<str>> + Send>>,
     /// Resolves when the peer is to come back for a newer certificate; `None` afterwards.
@@ -178,7 +186,7 @@ async fn superseded(superseded: CancellationToken, expires: SystemTime) {
 impl HboneConnection {
     /// Who the peer proved to be.
     pub fn peer(&self) -> &SpiffeId {
-        &self.peer.identity
+        &self.peer
     }
 
     /// Where the connection comes from.
@@ -206,10 +214,8 @@ impl HboneConnection {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<InboundRequest>> {
         if let Poll::Ready(why) = self.untrusted.as_mut().poll(cx) {
-            tracing::warn!(peer = %self.peer.identity, address = %self.address, %why, "cut a tunnel");
-            self.cut.because(Reason::PeerUntrusted);
             self.untrusted = Box::pin(std::future::pending());
-            return Poll::Ready(None);
+            return self.cut_for(&why);
         }
         if self
             .superseded
@@ -222,6 +228,10 @@ impl HboneConnection {
         loop {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
+                    // It may have come after a change that came after the look above.
+                    if let Err(why) = self.believed.now() {
+                        return self.cut_for(&why);
+                    }
                     self.idle_since = None;
                     match self.admit(request, respond) {
                         Some(request) => return Poll::Ready(Some(request)),
@@ -229,7 +239,7 @@ impl HboneConnection {
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(peer = %self.peer.identity, address = %self.address, %error, "tunnel ended");
+                    tracing::debug!(peer = %self.peer, address = %self.address, %error, "tunnel ended");
                     return Poll::Ready(None);
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
@@ -255,7 +265,7 @@ impl HboneConnection {
                 Poll::Pending if sent != self.keepalive.pings_sent() => {}
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Lapse::Lost) => {
-                    tracing::debug!(peer = %self.peer.identity, address = %self.address, "tunnel does not answer PING");
+                    tracing::debug!(peer = %self.peer, address = %self.address, "tunnel does not answer PING");
                     TunnelStats::count(&self.stats.connections_lost);
                     return Poll::Ready(None);
                 }
@@ -265,6 +275,13 @@ impl HboneConnection {
                 }
             }
         }
+    }
+
+    /// Ends it all, as the peer is not believed any more.
+    fn cut_for(&self, why: &str) -> Poll<Option<InboundRequest>> {
+        tracing::warn!(peer = %self.peer, address = %self.address, %why, "cut a tunnel");
+        self.cut.because(Reason::PeerUntrusted);
+        Poll::Ready(None)
     }
 
     /// A request worth showing; anything but CONNECT is answered here, and so is a peer whose certificate ended.
@@ -281,7 +298,7 @@ impl HboneConnection {
             cut: self.cut.clone(),
             open,
         };
-        if SystemTime::now() >= self.peer.not_after {
+        if SystemTime::now() >= self.not_after {
             inbound.refuse(StatusCode::UNAUTHORIZED, Reason::NoCertificate);
             self.connection.graceful_shutdown();
             return None;
@@ -297,7 +314,7 @@ impl HboneConnection {
 impl fmt::Debug for HboneConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HboneConnection")
-            .field("peer", &self.peer.identity)
+            .field("peer", &self.peer)
             .field("address", &self.address)
             .finish_non_exhaustive()
     }

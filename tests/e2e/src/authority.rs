@@ -25,6 +25,7 @@ pub struct Authority {
     key: KeyPair,
     params: CertificateParams,
     certificate: String,
+    subject: String,
 }
 
 impl Authority {
@@ -48,7 +49,14 @@ impl Authority {
             key,
             params,
             certificate,
+            subject: format!("CN={name}"),
         })
+    }
+
+    /// Its name as agents tell it.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        &self.subject
     }
 
     /// A list of certificates that it revokes, by their serial numbers in hexadecimal.

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share; the behaviours are in `tests/`, one per file.
 
 pub mod authority;
+pub mod changes;
 pub mod clock;
 pub mod container;
 pub mod held;

@@ -3,40 +3,22 @@
 //!
 //! Each server is opened and closed in its turn. While the change of one is under way, what holds of the others is
 //! certain, so nobody waits for anybody. `TRAMLINE_CHANGES` says how many changes are made.
-#![expect(clippy::print_stdout, reason = "the figures of a long run")]
 
-use std::{
-    cell::Cell,
-    fs,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, fs, net::SocketAddr};
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
-use tramline_e2e::clock::now;
+use anyhow::{Result, ensure};
+use tramline_e2e::changes::{Run, Server, wait};
 use tramline_harness::manifests::Manifests;
 use tramline_harness::mesh::{INSIDE, Mesh, principal};
-use tramline_harness::net::Pod;
 use tramline_harness::process::Process;
 
-const SOON: Duration = Duration::from_secs(20);
 /// Changes in CI.
 const CHANGES: usize = 200;
-/// Changes after which the probes' records are looked through and forgotten.
-const LAP: usize = 200;
-/// Between looks whether a change is acknowledged.
-const LOOK: Duration = Duration::from_millis(4);
 
-/// A server, how it is reached, and what became of the file that opens and closes it.
-struct Server {
-    name: &'static str,
-    way: &'static str,
-    to: SocketAddr,
+/// How a server is opened and closed, and what the kernel did of that.
+struct Rule {
     switch: Switch,
     kernel: Kernel,
-    open: bool,
-    certain: Vec<Certain>,
     by_kernel: ByKernel,
 }
 
@@ -56,15 +38,6 @@ struct Switch {
     closed: Option<String>,
 }
 
-/// A time in which only one answer is right.
-struct Certain {
-    open: bool,
-    /// When that was acknowledged.
-    from: i64,
-    /// When the next change was made.
-    until: i64,
-}
-
 /// Connections that the kernel decided about by itself, as the access log has them.
 #[derive(Clone, Copy, Debug, Default)]
 struct ByKernel {
@@ -74,17 +47,10 @@ struct ByKernel {
 
 struct Stage {
     mesh: Mesh,
-    client: Pod,
     servers: Vec<Server>,
+    /// In the order of the servers.
+    rules: Vec<Rule>,
     _processes: Vec<Process>,
-}
-
-/// What was seen in all.
-#[derive(Debug, Default)]
-struct Tally {
-    probes: usize,
-    let_in: usize,
-    refused: usize,
 }
 
 fn deny(name: &str, app: &str, source: &str) -> String {
@@ -109,21 +75,6 @@ impl Switch {
         match if open { &self.open } else { &self.closed } {
             Some(text) => config.write(&self.file, text),
             None => config.remove(&self.file),
-        }
-    }
-}
-
-impl Server {
-    fn new(name: &'static str, way: &'static str, to: SocketAddr, switch: Switch) -> Self {
-        Self {
-            name,
-            way,
-            to,
-            switch,
-            kernel: Kernel::LetInAndRefused,
-            open: true,
-            certain: Vec::new(),
-            by_kernel: ByKernel::default(),
         }
     }
 }
@@ -170,59 +121,94 @@ impl Stage {
             processes.push(mesh.net.serve(pod, "server --port 5000 --quiet")?);
         }
         mesh.start(&[&client, &near, &served, &asked, &far, &relabelled])?;
-        let policy = Switch::policy;
-        let mut servers = vec![
-            Server::new(
-                "near",
-                "by the kernel",
-                near.at4(5000),
-                policy("near", &by_identity),
-            ),
-            Server::new(
-                "served",
-                "by a Service",
-                (vip, 80).into(),
-                policy("served", &by_identity),
-            ),
-            Server::new(
-                "asked",
-                "by the agent",
-                asked.at4(5000),
-                policy("asked", &by_address),
-            ),
-            Server::new(
-                "far",
-                "to another node",
-                far.at4(5000),
-                policy("far", &by_identity),
-            ),
-            Server::new("relabelled", "by its label", relabelled.at4(5000), changes_label),
-            Server::new(
-                "stranger",
-                "out of the mesh",
-                stranger.at4(5000),
-                becomes_workload,
-            ),
-        ];
-        for server in &mut servers {
-            match server.name {
-                "asked" | "far" => server.kernel = Kernel::Nothing,
-                "stranger" => server.kernel = Kernel::LetIn,
-                _ => {}
-            }
-        }
-        Ok(Self {
+        let mut stage = Self {
             mesh,
-            client,
-            servers,
+            servers: Vec::new(),
+            rules: Vec::new(),
             _processes: processes,
-        })
+        };
+        let mut add = |name, way, to: SocketAddr, switch, kernel| {
+            stage.servers.push(Server::new(name, way, &client, to));
+            stage.rules.push(Rule {
+                switch,
+                kernel,
+                by_kernel: ByKernel::default(),
+            });
+        };
+        let (vip, policy) = (SocketAddr::from((vip, 80)), Switch::policy);
+        let both = Kernel::LetInAndRefused;
+        add(
+            "near",
+            "by the kernel",
+            near.at4(5000),
+            policy("near", &by_identity),
+            both,
+        );
+        add(
+            "served",
+            "by a Service",
+            vip,
+            policy("served", &by_identity),
+            both,
+        );
+        add(
+            "asked",
+            "by the agent",
+            asked.at4(5000),
+            policy("asked", &by_address),
+            Kernel::Nothing,
+        );
+        add(
+            "far",
+            "to another node",
+            far.at4(5000),
+            policy("far", &by_identity),
+            Kernel::Nothing,
+        );
+        add(
+            "relabelled",
+            "by its label",
+            relabelled.at4(5000),
+            changes_label,
+            both,
+        );
+        add(
+            "stranger",
+            "out of the mesh",
+            stranger.at4(5000),
+            becomes_workload,
+            Kernel::LetIn,
+        );
+        Ok(stage)
+    }
+
+    /// Some changes, and what the kernel decided meanwhile.
+    fn lap(&mut self, run: &mut Run) -> Result<()> {
+        let Self {
+            mesh, servers, rules, ..
+        } = self;
+        // Each in its turn.
+        let order: Vec<_> = (0..rules.len()).map(|which| [which]).collect();
+        let order: Vec<_> = order.iter().map(<[usize; 1]>::as_slice).collect();
+        run.lap(&mesh.net, servers, &order, |which, open| {
+            let before = mesh.generations()?;
+            rules[which].switch.set(&mesh.config, open)?;
+            wait(|| {
+                let after = mesh.generations()?;
+                Ok(after.iter().zip(&before).all(|(after, before)| after > before))
+            })
+        })?;
+        self.count_by_kernel()?;
+        for agent in &self.mesh.agents {
+            agent.discard_access_log()?;
+        }
+        Ok(())
     }
 
     /// Counts what the kernel decided by itself, among the lines that are written.
     fn count_by_kernel(&mut self) -> Result<()> {
         let agent = self.mesh.agent(1)?;
-        for server in &mut self.servers {
+        for (server, rule) in self.servers.iter().zip(&mut self.rules) {
             let dialled = format!("\"dst.original\":\"{}\"", server.to);
             let (let_in, refused) = (Cell::new(0), Cell::new(0));
             // There are a hundred thousand: too many to parse.
@@ -238,112 +224,9 @@ impl Stage {
                 }
                 false
             })?;
-            server.by_kernel.let_in += let_in.get();
-            server.by_kernel.refused += refused.get();
+            rule.by_kernel.let_in += let_in.get();
+            rule.by_kernel.refused += refused.get();
         }
-        Ok(())
-    }
-
-    /// Opens or closes a server.
-    fn change(&mut self, which: usize) -> Result<Duration> {
-        let server = &mut self.servers[which];
-        let (name, begun) = (server.name, Instant::now());
-        let until = now()?;
-        if let Some(last) = server.certain.last_mut() {
-            last.until = until;
-        }
-        server.open = !server.open;
-        let before = self.mesh.generations()?;
-        server.switch.set(&self.mesh.config, server.open)?;
-        loop {
-            let after = self.mesh.generations()?;
-            if after.iter().zip(&before).all(|(after, before)| after > before) {
-                break;
-            }
-            ensure!(begun.elapsed() < SOON, "{name}: {before:?}, still {after:?}");
-            std::thread::sleep(LOOK);
-        }
-        server.certain.push(Certain {
-            open: server.open,
-            from: now()?,
-            until: i64::MAX,
-        });
-        Ok(begun.elapsed())
-    }
-
-    /// Some changes under probes; what became of each probe that only one answer was right for.
-    fn lap(&mut self, changes: usize, tally: &mut Tally) -> Result<Vec<Duration>> {
-        let probes = self.servers.iter().map(|server| {
-            let args = format!("probe --to {} --interval-ms 1 --timeout-ms 3000", server.to);
-            self.mesh.net.app(&self.client, &args)
-        });
-        let mut probes = probes.collect::<Result<Vec<_>>>()?;
-        for probe in &mut probes {
-            probe.wait_event("probe", SOON)?;
-        }
-        let from = now()?;
-        for server in &mut self.servers {
-            server.certain = vec![Certain {
-                open: server.open,
-                from,
-                until: i64::MAX,
-            }];
-        }
-        let mut took = Vec::new();
-        for number in 0..changes {
-            took.push(self.change(number % self.servers.len())?);
-        }
-        for (server, probe) in self.servers.iter().zip(probes) {
-            let lines = probe.finish_and_clear(SOON)?;
-            tally.check(server, &lines)?;
-        }
-        self.count_by_kernel()?;
-        for agent in &self.mesh.agents {
-            agent.discard_access_log()?;
-        }
-        Ok(took)
-    }
-}
-
-impl Tally {
-    fn check(&mut self, server: &Server, lines: &[Value]) -> Result<()> {
-        let mut certain = server.certain.iter().peekable();
-        let mut seen = [0, 0];
-        for line in lines.iter().filter(|line| line["event"] == "probe") {
-            self.probes += 1;
-            let at = |key: &str| line[key].as_i64().with_context(|| format!("no {key} in {line}"));
-            let (begun, ended) = (at("begun_ns")?, at("ended_ns")?);
-            while certain.next_if(|certain| certain.until <= begun).is_some() {}
-            let Some(certain) = certain
-                .peek()
-                .filter(|certain| certain.from <= begun && ended <= certain.until)
-            else {
-                continue;
-            };
-            ensure!(
-                (line["result"] == "ok") == certain.open,
-                "{} {}: acknowledged as {} {} us before, {line}",
-                server.name,
-                server.way,
-                if certain.open { "open" } else { "closed" },
-                (begun - certain.from) / 1000,
-            );
-            seen[usize::from(certain.open)] += 1;
-        }
-        println!(
-            "  {:<16} {:>6} let in, {:>6} refused",
-            server.way, seen[1], seen[0]
-        );
-        // Probes in at least every second change, or this showed little.
-        let each = server.certain.len() / 4;
-        ensure!(
-            seen.iter().all(|count| *count >= each),
-            "{}: {seen:?} in {} changes",
-            server.way,
-            server.certain.len()
-        );
-        self.refused += seen[0];
-        self.let_in += seen[1];
         Ok(())
     }
 }
@@ -353,38 +236,23 @@ fn policy_changes() -> Result<()> {
     if !tramline_e2e::ready() {
         return Ok(());
     }
-    let changes = match std::env::var("TRAMLINE_CHANGES") {
-        Ok(number) => number.parse().context("TRAMLINE_CHANGES")?,
-        Err(_) => CHANGES,
-    };
+    let mut run = Run::new("TRAMLINE_CHANGES", CHANGES)?;
     let mut stage = Stage::new()?;
-    let (mut tally, mut took) = (Tally::default(), Vec::new());
-    let begun = Instant::now();
-    while took.len() < changes {
-        took.extend(stage.lap(LAP.min(changes - took.len()), &mut tally)?);
-        println!("{} changes after {:?}", took.len(), begun.elapsed());
+    while !run.is_done() {
+        stage.lap(&mut run)?;
     }
-    took.sort_unstable();
-    let at = |percent: usize| took[(took.len() - 1) * percent / 100];
-    println!(
-        "{} changes in {:?}, each p50 {:?} p99 {:?} most {:?}; {tally:?}, none stale",
-        took.len(),
-        begun.elapsed(),
-        at(50),
-        at(99),
-        at(100),
-    );
-    for server in &stage.servers {
-        let ByKernel { let_in, refused } = server.by_kernel;
+    run.report();
+    for (server, rule) in stage.servers.iter().zip(&stage.rules) {
+        let ByKernel { let_in, refused } = rule.by_kernel;
         println!(
             "  {:<16} by the kernel: {let_in} let in, {refused} refused",
             server.way
         );
         // As many as it had changes, or this tested the agent only.
-        let enough = changes / stage.servers.len();
+        let enough = run.asked() / stage.servers.len();
         ensure!(
-            (server.kernel == Kernel::Nothing || let_in > enough)
-                && (server.kernel != Kernel::LetInAndRefused || refused > enough),
+            (rule.kernel == Kernel::Nothing || let_in > enough)
+                && (rule.kernel != Kernel::LetInAndRefused || refused > enough),
             "the kernel let in {let_in} and refused {refused} {}",
             server.way
         );

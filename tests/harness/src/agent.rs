@@ -381,13 +381,21 @@ impl Agent {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// What the admin socket answers, without a process for it: for who asks often.
+    ///
+    /// # Errors
+    /// It does not answer, or not in JSON.
+    pub fn asked(&self, path: &str) -> Result<Value> {
+        let answer = http::get_unix(&self.admin, path)?;
+        serde_json::from_str(&answer.body).with_context(|| format!("{path} is no JSON"))
+    }
+
     /// The generation of the configuration that it and the kernel follow: what `tramline status` says.
     ///
     /// # Errors
     /// It does not answer.
     pub fn generation(&self) -> Result<u64> {
-        let answer = http::get_unix(&self.admin, "/status")?;
-        let status: Value = serde_json::from_str(&answer.body).context("a status that is no JSON")?;
+        let status = self.asked("/status")?;
         status["generation"]
             .as_u64()
             .with_context(|| format!("no generation in {status}"))

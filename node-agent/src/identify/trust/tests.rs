@@ -1,6 +1,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -188,15 +189,21 @@ async fn told(
     change: impl FnOnce(),
 ) -> String {
     let chain = peer.chain().to_vec();
-    let mut guard = authority.trust().guard();
-    let watched = tokio::spawn(async move { guard.lost(&chain, role).await });
+    let peer = Arc::new(authority.trust().guard().over(chain, role));
+    let watched = tokio::spawn({
+        let peer = peer.clone();
+        async move { peer.lost().await }
+    });
     // A change that does not concern the peer lets it be.
     let trust = authority.trust();
-    trust.replace(trust.anchors.load_full());
+    trust.replace(trust.present.load().anchors.clone());
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!watched.is_finished(), "cut without need");
+    peer.now().unwrap();
     change();
     reload(authority);
+    // Nothing has waited since: whoever asks is told before those who wait.
+    peer.now().unwrap_err();
     let told = tokio::time::timeout(Duration::from_secs(1), watched).await;
     told.expect("told within a second").unwrap().to_string()
 }

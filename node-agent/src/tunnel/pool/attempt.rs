@@ -73,7 +73,7 @@ impl Pool {
         registered: &Registered,
         connected: Connected,
         shown: &Shown,
-        mut guard: TrustGuard,
+        guard: TrustGuard,
     ) {
         let Connected {
             sender,
@@ -89,12 +89,13 @@ impl Pool {
             shown.expires.min(peer.not_after),
             &shown.superseded,
         );
+        let believed = Arc::new(guard.over(peer.chain, PeerRole::Server));
         let pooled = Arc::new(Pooled::new(
             id,
             sender,
             life,
             limit,
-            health.clone(),
+            (health.clone(), believed.clone()),
             cancel.clone(),
         ));
         let open = Open::new(&self.stats, |stats| &stats.connections_open_client);
@@ -118,7 +119,7 @@ impl Pool {
             });
             let idle = tokio::select! {
                 idle = driving => idle,
-                why = guard.lost(&peer.chain, PeerRole::Server) => {
+                why = believed.lost() => {
                     tracing::warn!(%address, peer = %peer.identity, %why, "cut a tunnel");
                     if let Some(pooled) = cut.upgrade() {
                         pooled.cancel(Reason::PeerUntrusted);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tramline_core::reason::Reason;
 
 use super::health::Health;
+use crate::identify::Believed;
 use crate::tunnel::TunnelError;
 use crate::tunnel::cut::Cut;
 
@@ -102,6 +103,7 @@ pub(in crate::tunnel) struct Pooled {
     life: Life,
     limit: usize,
     health: Arc<Health>,
+    believed: Arc<Believed>,
     cut: Cut,
     cancel: CancellationToken,
 }
@@ -112,7 +114,7 @@ impl Pooled {
         sender: SendRequest<Bytes>,
         life: Life,
         limit: usize,
-        health: Arc<Health>,
+        (health, believed): (Arc<Health>, Arc<Believed>),
         cancel: CancellationToken,
     ) -> Self {
         Self {
@@ -124,6 +126,7 @@ impl Pooled {
             life,
             limit,
             health,
+            believed,
             cut: Cut::default(),
             cancel,
         }
@@ -168,7 +171,7 @@ impl Pooled {
     fn takes_streams(&self, now: SystemTime) -> bool {
         // Fails after GOAWAY and when the connection is lost.
         let alive = !matches!(self.sender.clone().ready().now_or_never(), Some(Err(_)));
-        alive && self.life.takes_streams(now) && !self.cancel.is_cancelled()
+        alive && self.life.takes_streams(now) && !self.cancel.is_cancelled() && self.believed.now().is_ok()
     }
 
     fn capacity(&self) -> usize {
@@ -204,6 +207,11 @@ impl Lease {
 
     pub(super) fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// Whether the peer is believed at this moment; the reason, if not.
+    pub(super) fn is_believed(&self) -> Result<(), Arc<str>> {
+        self.0.believed.now()
     }
 
     /// Why the connection was ended, for its streams.

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
@@ -103,17 +103,9 @@ impl Agent {
     }
 
     async fn open(&self, address: SocketAddr) -> Result<TunnelStream, String> {
-        let certificate = self
-            .store
-            .get(&identity("client"))
-            .await
-            .map_err(|error| error.to_string())?;
-        let key = PoolKey {
-            source_workload: WorkloadUid::new("source-pod"),
-            source: identity("client"),
-            destination: identity("server"),
-            address,
-        };
+        let certificate = self.store.get(&identity("client")).await;
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        let key = to_server(address);
         let shown = Shown::to(&key.destination, &certificate);
         let dial = move || TcpStream::connect(address).boxed();
         let opened = self.pool.open(&key, shown, dial, request()).await;
@@ -184,6 +176,15 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+fn to_server(address: SocketAddr) -> PoolKey {
+    PoolKey {
+        source_workload: WorkloadUid::new("source-pod"),
+        source: identity("client"),
+        destination: identity("server"),
+        address,
     }
 }
 
@@ -342,6 +343,89 @@ async fn a_removed_root_cuts_live_connections_at_both_ends_within_a_second() {
         assert!(!refused.contains("expired"), "{refused}");
         agent.trust(&[&both]);
     }
+}
+
+#[tokio::test]
+async fn nothing_new_goes_to_a_server_from_the_moment_that_it_is_not_believed() {
+    let hour = Duration::from_secs(3600);
+    let (there, here) = (made("bundle.pem"), made("bundle.pem"));
+    let root = |dir: &TempDir| fs::read_to_string(dir.path().join("ca/root.pem")).unwrap();
+    let both = root(&there) + &root(&here);
+    put(&there.path().join("bundle.pem"), &both);
+    put(&here.path().join("bundle.pem"), &both);
+    let (server, client) = (Agent::start(there, hour), Agent::start(here, hour));
+    let (address, _ends) = server.serve().await;
+    client.exchange(address).await.unwrap();
+    let certificate = client.store.get(&identity("client")).await.unwrap();
+    let (key, dialled) = (to_server(address), AtomicBool::new(false));
+    let dial = || {
+        dialled.store(true, Ordering::Relaxed);
+        TcpStream::connect(address).boxed()
+    };
+    let shown = Shown::to(&key.destination, &certificate);
+    let mut opening = Box::pin(client.pool.open(&key, shown, dial, request()));
+    client.trust(&[&client.root()]);
+    // Until this first look the tunnel's own task has not been told of the change.
+    assert!(opening.as_mut().now_or_never().is_none());
+    assert!(
+        dialled.load(Ordering::Relaxed),
+        "a tunnel of before the change is used"
+    );
+    let refused = opening.await.map(drop).unwrap_err();
+    assert_eq!(refused.reason(), Reason::PeerUntrusted, "{refused}");
+}
+
+/// Passes what clients say on at once, and what the server says after `delay`.
+async fn slow_answers(server: SocketAddr, delay: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let server = TcpStream::connect(server).await.unwrap();
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let mut chunk = [0; 16 << 10];
+                while let Ok(length @ 1..) = from_server.read(&mut chunk).await {
+                    tokio::time::sleep(delay).await;
+                    if to_client.write_all(&chunk[..length]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_joined_a_tunnel_that_is_refused_for_the_trust_of_before_makes_another() {
+    let hour = Duration::from_secs(3600);
+    let (there, here) = (made("bundle.pem"), made("bundle.pem"));
+    let root = |dir: &TempDir| fs::read_to_string(dir.path().join("ca/root.pem")).unwrap();
+    let both = root(&there) + &root(&here);
+    put(&here.path().join("bundle.pem"), &both);
+    let (server, client) = (Agent::start(there, hour), Agent::start(here, hour));
+    let delay = Duration::from_millis(200);
+    let address = slow_answers(server.serve().await.0, delay).await;
+    let first = client.open(address);
+    // The server has refused the first by then, and the refusal is under way.
+    let second = async {
+        tokio::time::sleep(delay + delay / 2).await;
+        server.trust(&[&both]);
+        let answer = client.open(address).await.map(drop);
+        (answer, client.stats.dials.load(Ordering::Relaxed))
+    };
+    let (first, (second, dials)) = tokio::join!(first, second);
+    let refused = first.map(drop).unwrap_err();
+    assert!(refused.starts_with("certificate_refused: "), "{refused}");
+    second.unwrap();
+    assert_eq!(
+        dials, 2,
+        "one for each: the second came while the first was under way"
+    );
 }
 
 #[tokio::test]
