@@ -42,7 +42,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Runs the command, passes every line of its output on as it comes, and shows each to `see` too. True if it succeeded.
-pub(crate) fn watched(command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool> {
+pub(crate) fn watched(command: &mut Command, see: impl FnMut(&str)) -> Result<bool> {
+    watched_as("", command, see)
+}
+
+/// The same with `tag` before each line that is passed on: for one of several that run at a time.
+pub(crate) fn watched_as(tag: &str, command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool> {
     let shown = shown(command);
     report::note(format!("$ {shown}"));
     let mut child = command
@@ -58,7 +63,7 @@ pub(crate) fn watched(command: &mut Command, mut see: impl FnMut(&str)) -> Resul
     ];
     drop(lines);
     for line in seen {
-        report::passed_on(&line);
+        report::passed_on(&format!("{tag}{line}"));
         see(&line);
     }
     let status = child

@@ -7,9 +7,9 @@ mod modules;
 mod qemu;
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::artifacts::Artifacts;
 use crate::build_ebpf::Object;
@@ -62,9 +62,13 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Counts> {
         return Ok(counts);
     }
     let payload = Payload::build(workspace)?;
+    let mut guests = Vec::new();
     for line in LINES {
         match Kernel::newest(line)? {
-            Some(kernel) => counts += payload.boot(&kernel, &workspace.target.join("vm"))?,
+            Some(kernel) => {
+                let image = payload.image(&kernel, &workspace.target.join("vm"))?;
+                guests.push(Guest { line, kernel, image });
+            }
             None => {
                 report::step(format!(
                     "SKIPPED: Linux {line}, because these package lists do not have it"
@@ -73,7 +77,37 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Counts> {
             }
         }
     }
-    Ok(counts)
+    // At a time: each takes one processor (see `qemu`).
+    std::thread::scope(|scope| {
+        let tests = payload.tests.len();
+        let booted: Vec<_> = guests
+            .iter()
+            .map(|guest| scope.spawn(move || guest.boot(tests)))
+            .collect();
+        for guest in booted {
+            counts += guest.join().unwrap_or_else(|_| bail!("a boot panicked"))?;
+        }
+        Ok(counts)
+    })
+}
+
+/// A kernel and the image that it is to try.
+struct Guest {
+    line: &'static str,
+    kernel: Kernel,
+    image: PathBuf,
+}
+
+impl Guest {
+    fn boot(&self, tests: usize) -> Result<Counts> {
+        let Kernel { package, version, .. } = &self.kernel;
+        report::step(format!("booting {package} {version} ({tests} tests)"));
+        qemu::boot(
+            &format!("{:<4} | ", self.line),
+            &self.kernel.vmlinuz()?,
+            &self.image,
+        )
+    }
 }
 
 /// What goes into the image besides the kernel's modules.
@@ -118,7 +152,8 @@ impl Payload {
         })
     }
 
-    fn boot(&self, kernel: &Kernel, scratch: &std::path::Path) -> Result<Counts> {
+    /// Writes the image for a kernel, and says where it is.
+    fn image(&self, kernel: &Kernel, scratch: &Path) -> Result<PathBuf> {
         std::fs::create_dir_all(scratch)?;
         let mut image = Image::default();
         image.program(&self.init, "/init")?;
@@ -151,12 +186,6 @@ impl Payload {
         }
         let path = scratch.join(format!("{}.cpio", kernel.package));
         image.write(&path)?;
-        report::step(format!(
-            "booting {} {} ({} tests)",
-            kernel.package,
-            kernel.version,
-            self.tests.len()
-        ));
-        qemu::boot(&kernel.vmlinuz()?, &path)
+        Ok(path)
     }
 }
