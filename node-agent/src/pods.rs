@@ -1,6 +1,7 @@
 //! The enrolled pods of this node: from manifest to captured, and back.
 
 mod accepting;
+mod addresses;
 mod old_sockets;
 mod passed_plaintext;
 mod plaintext_ports;
@@ -18,7 +19,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     path::{Path, PathBuf},
     pin::pin,
@@ -188,7 +189,8 @@ impl LocalPods {
 /// Makes the enrolled pods those that the snapshot in force names.
 ///
 /// Connections decide by the snapshot from the moment it is stored in the context; the kernel's rows follow here. Answers with whether
-/// the kernel decides by them: not while the programs of another agent are attached that ask other maps.
+/// the kernel decides by them: not while the programs of another agent are attached that ask other maps, nor while what that one
+/// left may hold.
 pub(crate) async fn reconcile(context: &Arc<Context>) -> bool {
     let (_writing, mesh) = context.mesh.to_follow(&context.duty).await;
     let mesh = &*mesh;
@@ -240,11 +242,12 @@ pub(crate) async fn reconcile(context: &Arc<Context>) -> bool {
         .values()
         .filter(|workload| context.pods.get(&workload.uid).is_none());
     release_left_over(context, missing.filter_map(|workload| workload.netns.as_deref()));
-    if let Err(error) = context.broker.settle() {
+    let settled = context.broker.settle();
+    if let Err(error) = &settled {
         tracing::error!(%error, "what an earlier agent left may hold still");
     }
     Verdicts::settled(context, mesh, some_entered);
-    true
+    settled.is_ok()
 }
 
 /// Where the node's programs ask maps of another layout: writes what this agent's will ask, then replaces them.
@@ -386,29 +389,13 @@ fn start(
         pod.spawn(old_sockets::close_refused(context.clone(), pod.clone()));
     }
     pod.spawn(seeded_ports::follow(context.clone(), pod.clone()));
-    let (context, watched, mut changes) = (context.clone(), pod.clone(), enrolled.address_changes);
-    let mut known: BTreeSet<_> = enrolled.addresses.into_iter().collect();
-    pod.spawn(async move {
-        while let Some(addresses) = changes.recv().await {
-            // Also told that a router was heard of again, or that an address is nobody else's.
-            let now = addresses.iter().copied().collect();
-            if known == now {
-                continue;
-            }
-            let _writing = context.duty.writing().await;
-            if !context.duty.is_on() {
-                continue;
-            }
-            // With what is noted as left, or it would never be left again.
-            context.verdicts.renew(&context, watched.id);
-            match context.broker.readdress(watched.id, &addresses).await {
-                Ok(()) => known = now,
-                Err(error) => {
-                    tracing::warn!(pod = %watched.uid, %error, "cannot follow a pod's change of address")
-                }
-            }
-        }
-    });
+    let known = enrolled.addresses.into_iter().collect();
+    pod.spawn(addresses::follow(
+        context.clone(),
+        pod.clone(),
+        known,
+        enrolled.address_changes,
+    ));
     tracing::info!(
         pod = %workload.name,
         namespace = %workload.namespace,

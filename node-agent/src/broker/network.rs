@@ -25,6 +25,10 @@ use tramline_common::{CAPTURE_MARK, CAPTURE_MASK, CAPTURE_RULE_PRIORITY, CAPTURE
 const LOOPBACK: u32 = 1;
 /// Of the rule after the one for [`CAPTURE_TABLE`].
 const REFUSAL_PRIORITY: u32 = CAPTURE_RULE_PRIORITY + 1;
+/// For an answer of the kernel, which comes at once or never.
+const ANSWER: Duration = Duration::from_secs(5);
+/// After addresses could not be read.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Address changes come in bursts (two families, duplicate address detection).
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -58,13 +62,15 @@ impl Network {
                     futures_util::FutureExt::now_or_never(messages.next()),
                     Some(Some(_))
                 ) {}
-                match addresses(&watched).await {
-                    Ok(now) => {
-                        if changes.send(now).await.is_err() {
-                            return;
-                        }
+                let now = loop {
+                    match addresses(&watched).await {
+                        Ok(now) => break now,
+                        Err(error) => tracing::warn!(%error, "cannot read a pod's addresses after a change"),
                     }
-                    Err(error) => tracing::warn!(%error, "cannot read a pod's addresses after a change"),
+                    tokio::time::sleep(AGAIN).await;
+                };
+                if changes.send(now).await.is_err() {
+                    return;
                 }
             }
         });
@@ -85,11 +91,8 @@ impl Network {
     }
 
     async fn links(&self) -> Result<Vec<LinkMessage>, BrokerError> {
-        let links = self.handle.link().get().execute().try_collect().await;
-        links.map_err(|source| BrokerError::Netlink {
-            step: "listing the pod's interfaces",
-            source,
-        })
+        let links = self.handle.link().get().execute().try_collect();
+        answered("listing the pod's interfaces", links).await
     }
 
     /// All addresses but loopback's.
@@ -102,7 +105,6 @@ impl Network {
     ///
     /// Without `src` the kernel would take the destination as source.
     pub(super) async fn route_marked(&self, addresses: &[IpAddr]) -> Result<(), BrokerError> {
-        let netlink = |step| move |source| BrokerError::Netlink { step, source };
         let v4 = addresses.iter().find_map(|ip| match ip {
             IpAddr::V4(v4) => Some(*v4),
             IpAddr::V6(_) => None,
@@ -120,29 +122,21 @@ impl Network {
             for (metric, device) in once((0, LOOPBACK)).chain(others.map(|index| (index, index))) {
                 let route = RouteMessageBuilder::<Ipv4Addr>::new().pref_source(source);
                 let route = marked(route).output_interface(device).priority(metric);
-                self.replace_route(route.build())
-                    .await
-                    .map_err(netlink("adding the marked IPv4 route"))?;
+                answered("adding the marked IPv4 route", self.replace_route(route.build())).await?;
             }
-            let rule = self.handle.rule().add().v4();
-            added(selecting(rule).execute().await)
-                .map_err(netlink("adding the IPv4 rule for marked packets"))?;
-            let rule = self.handle.rule().add().v4();
-            added(refusing(rule).execute().await)
-                .map_err(netlink("adding the IPv4 rule against other ways"))?;
+            let rule = selecting(self.handle.rule().add().v4());
+            answered("adding the IPv4 rule for marked packets", added(rule.execute())).await?;
+            let rule = refusing(self.handle.rule().add().v4());
+            answered("adding the IPv4 rule against other ways", added(rule.execute())).await?;
         }
         if let Some(source) = v6 {
             let route = RouteMessageBuilder::<Ipv6Addr>::new().pref_source(source);
             let route = marked(route).output_interface(LOOPBACK);
-            self.replace_route(route.build())
-                .await
-                .map_err(netlink("adding the marked IPv6 route"))?;
-            let rule = self.handle.rule().add().v6();
-            added(selecting(rule).execute().await)
-                .map_err(netlink("adding the IPv6 rule for marked packets"))?;
-            let rule = self.handle.rule().add().v6();
-            added(refusing(rule).execute().await)
-                .map_err(netlink("adding the IPv6 rule against other ways"))?;
+            answered("adding the marked IPv6 route", self.replace_route(route.build())).await?;
+            let rule = selecting(self.handle.rule().add().v6());
+            answered("adding the IPv6 rule for marked packets", added(rule.execute())).await?;
+            let rule = refusing(self.handle.rule().add().v6());
+            answered("adding the IPv6 rule against other ways", added(rule.execute())).await?;
         }
         Ok(())
     }
@@ -179,14 +173,28 @@ fn of_marked<T>(mut rule: rtnetlink::RuleAddRequest<T>) -> rtnetlink::RuleAddReq
 }
 
 /// A rule left by an earlier agent is as good as a new one.
-fn added(result: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
-    match result {
+async fn added(adding: impl Future<Output = Result<(), rtnetlink::Error>>) -> Result<(), rtnetlink::Error> {
+    match adding.await {
         Err(rtnetlink::Error::NetlinkError(error))
             if error.to_io().kind() == io::ErrorKind::AlreadyExists =>
         {
             Ok(())
         }
         other => other,
+    }
+}
+
+/// The kernel's answer, waited for no longer than [`ANSWER`].
+async fn answered<T>(
+    step: &'static str,
+    answer: impl Future<Output = Result<T, rtnetlink::Error>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(answer) => answer.map_err(|source| BrokerError::Netlink { step, source }),
+        Err(elapsed) => Err(BrokerError::Step {
+            step,
+            source: elapsed.into(),
+        }),
     }
 }
 
@@ -211,17 +219,8 @@ fn link_name(link: &LinkMessage) -> String {
 }
 
 async fn addresses(handle: &Handle) -> Result<Vec<IpAddr>, BrokerError> {
-    let found: Vec<AddressMessage> =
-        handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|source| BrokerError::Netlink {
-                step: "reading the pod's addresses",
-                source,
-            })?;
+    let found = handle.address().get().execute().try_collect();
+    let found: Vec<AddressMessage> = answered("reading the pod's addresses", found).await?;
     let mut addresses: Vec<IpAddr> = found
         .iter()
         .filter(|message| message.header.index != LOOPBACK)

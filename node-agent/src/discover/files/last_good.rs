@@ -20,6 +20,11 @@ const VERSION: &str = "1";
 /// The manifests, and for each its name and two numbers.
 const MAX_BYTES: u64 = (MAX_TOTAL_BYTES + MAX_FILES * 300 + 200) as u64;
 
+/// How a file ends that is being written.
+const DRAFT: &str = ".tmp";
+/// Older drafts are nobody's: a disk is rarely that slow, and whose draft goes has an error and writes again.
+const LONGEST_WRITE: Duration = Duration::from_secs(600);
+
 /// Where one agent keeps them.
 #[derive(Debug)]
 pub struct LastGood {
@@ -67,8 +72,12 @@ impl LastGood {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let head = format!("{MAGIC} {VERSION} {} {}\n", now.as_secs(), checksum(now, &body));
+        self.forget_drafts();
         // Of this process alone: during an upgrade two agents of one name run.
-        let draft = self.path.with_extension(format!("{}.tmp", std::process::id()));
+        let mut draft = self.path.clone();
+        draft
+            .as_mut_os_string()
+            .push(format!(".{}{DRAFT}", std::process::id()));
         let written = write(&draft, head.as_bytes(), &body).and_then(|()| fs::rename(&draft, &self.path));
         if written.is_err() {
             let _ = fs::remove_file(&draft);
@@ -78,6 +87,27 @@ impl LastGood {
         match self.path.parent() {
             Some(dir) => File::open(dir)?.sync_all(),
             None => Ok(()),
+        }
+    }
+
+    /// Removes what agents of this name were writing when they were killed.
+    fn forget_drafts(&self) {
+        let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+        let (Some(dir), Some(own)) = (self.path.parent(), name(&self.path)) else {
+            return;
+        };
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_draft = name(&path).is_some_and(|name| {
+                let number = name.strip_prefix(&own).and_then(|rest| rest.strip_suffix(DRAFT));
+                let number = number.and_then(|rest| rest.strip_prefix('.'));
+                number.is_some_and(|number| number.parse::<u32>().is_ok())
+            });
+            let age = entry.metadata().and_then(|it| it.modified()).ok();
+            let is_old = age.is_some_and(|at| at.elapsed().is_ok_and(|age| age > LONGEST_WRITE));
+            if is_draft && is_old {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 
@@ -209,6 +239,32 @@ mod tests {
             LastGood::new(dir.path(), "other").load(),
             Err(Unusable::Missing)
         ));
+    }
+
+    #[test]
+    fn what_a_killed_agent_was_writing_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = LastGood::new(dir.path(), "a.b");
+        let (old, others) = (
+            ["last-good-a.b.77.tmp"],
+            [
+                "last-good-a.77.tmp",
+                "last-good-a.b.x.tmp",
+                "last-good-a.b.77",
+                "last-good-a.b.c.77.tmp",
+            ],
+        );
+        let long_ago = SystemTime::now() - LONGEST_WRITE * 2;
+        for name in old.iter().chain(&others) {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_modified(long_ago).unwrap();
+        }
+        File::create(dir.path().join("last-good-a.b.78.tmp")).unwrap();
+        kept.keep(&contents()).unwrap();
+        assert!(!dir.path().join(old[0]).exists());
+        for name in others.iter().chain(&["last-good-a.b.78.tmp", "last-good-a.b"]) {
+            assert!(dir.path().join(name).exists(), "{name}");
+        }
     }
 
     #[test]
