@@ -161,14 +161,14 @@ impl Stage {
         add(
             "far",
             "to another node",
-            far.at4(5000),
+            far.at6(5000),
             policy("far", &by_identity),
             Kernel::Nothing,
         );
         add(
             "relabelled",
             "by its label",
-            relabelled.at4(5000),
+            relabelled.at6(5000),
             changes_label,
             both,
         );

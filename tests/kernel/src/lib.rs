@@ -120,7 +120,7 @@ impl Pod {
         ip(&format!("-n {} neigh {what}", self.name));
     }
 
-    /// A second pod, joined to this one by a link of its own ([`NEIGHBOUR_V4`]).
+    /// A second pod, joined to this one by a link of its own ([`NEIGHBOUR_V4`], [`NEIGHBOUR_V6`]).
     pub fn neighbour(&self) -> Neighbour {
         let name = format!("{}n", self.name);
         ip(&format!("netns add {name}"));
@@ -133,6 +133,8 @@ impl Pod {
         ip(&format!("-n {} link set eth1 up", self.name));
         ip(&format!("-n {} addr add 10.98.0.1/24 dev eth1", self.name));
         ip(&format!("-n {name} addr add {NEIGHBOUR_V4}/24 dev eth0"));
+        ip(&format!("-n {} -6 addr add fd98::1/64 dev eth1 nodad", self.name));
+        ip(&format!("-n {name} -6 addr add {NEIGHBOUR_V6}/64 dev eth0 nodad"));
         Neighbour { name }
     }
 }
@@ -144,6 +146,8 @@ pub struct Neighbour {
 
 /// The neighbour's address.
 pub const NEIGHBOUR_V4: &str = "10.98.0.2";
+/// The same in the other family.
+pub const NEIGHBOUR_V6: &str = "fd98::2";
 
 impl Neighbour {
     /// Path of its network namespace.

@@ -22,6 +22,7 @@ use tramline_common::{
     service::MAX_LOADS,
     verdict::{MAX_PASSED, Passed, ServiceAt},
 };
+use tramline_kernel_tests::NEIGHBOUR_V6;
 use tramline_kernel_tests::two::{Two, server, two};
 use tramline_node_agent::broker::{KernelVerdict, ServiceEndpoint};
 
@@ -236,28 +237,36 @@ async fn a_device_that_is_bound_after_the_connect_leads_nothing_past_the_agent()
 
 #[tokio::test]
 async fn a_device_that_is_bound_after_the_syn_leads_nothing_past_the_agent() {
-    let (two, _app) = two("bj").await;
-    two.broker.withdraw(two.to.id).expect("withdraw");
-    let client = two.dial().expect("the agent takes it");
-    let _captured = Two::waits(&two.from.listeners.outbound).expect("captured");
-    // `InSegs` of the kernel's table: what came to the neighbour.
-    let arrived = || {
-        let table = two
-            .neighbour
-            .inside(|| std::fs::read_to_string("/proc/thread-self/net/snmp").expect("counters"));
-        let values = table.lines().filter(|line| line.starts_with("Tcp:")).nth(1);
-        let segments = values
-            .and_then(|values| values.split(' ').nth(10))
-            .map(str::to_owned);
-        segments.expect("a number")
-    };
-    let before = arrived();
-    let client = Socket::from(client);
-    bind_to_device(&client, false);
-    let _ = TcpStream::from(client).write_all(b"in the clear");
-    seteuid(Uid::from_raw(0)).expect("root again");
-    std::thread::sleep(LATER);
-    assert_eq!(arrived(), before, "nothing left the pod");
+    for (tag, to) in [
+        ("bj", server()),
+        (
+            "bk",
+            SocketAddr::new(NEIGHBOUR_V6.parse().expect("an address"), 80),
+        ),
+    ] {
+        let (two, _app) = two(tag).await;
+        two.broker.withdraw(two.to.id).expect("withdraw");
+        let client = two.dial_to(to).expect("the agent takes it");
+        let _captured = Two::waits(&two.from.listeners.outbound).expect("captured");
+        // `InSegs` of the kernel's table, of both families: what came to the neighbour.
+        let arrived = || {
+            let table = two
+                .neighbour
+                .inside(|| std::fs::read_to_string("/proc/thread-self/net/snmp").expect("counters"));
+            let values = table.lines().filter(|line| line.starts_with("Tcp:")).nth(1);
+            let segments = values
+                .and_then(|values| values.split(' ').nth(10))
+                .map(str::to_owned);
+            segments.expect("a number")
+        };
+        let before = arrived();
+        let client = Socket::from(client);
+        bind_to_device(&client, false);
+        let _ = TcpStream::from(client).write_all(b"in the clear");
+        seteuid(Uid::from_raw(0)).expect("root again");
+        std::thread::sleep(LATER);
+        assert_eq!(arrived(), before, "nothing left the pod, to {to}");
+    }
 }
 
 /// Both ends dial, and the first's SYN is lost: what comes next for it is the other's SYN, not an answer.
