@@ -148,7 +148,7 @@ impl Follower {
                         self.put_in_force(behind).await;
                         continue;
                     }
-                    if self.context.pods.failed() == 0 && !pods::any_replaced(&self.context) && !self.is_to_attach() {
+                    if self.context.pods.failed() == 0 && !pods::any_replaced(&self.context) && !self.is_to_take_over() {
                         continue;
                     }
                     reconcile(&self.context, &self.data).await;
@@ -158,9 +158,10 @@ impl Follower {
         }
     }
 
-    /// The programs could not be attached when there was a configuration first.
-    fn is_to_attach(&self) -> bool {
-        self.report.in_force().from != Origin::Nothing && self.context.broker.waits_for_pods()
+    /// The programs could not be attached when there was a configuration first, or what another agent left could not be closed.
+    fn is_to_take_over(&self) -> bool {
+        let broker = &self.context.broker;
+        self.report.in_force().from != Origin::Nothing && (broker.waits_for_pods() || broker.is_unsettled())
     }
 
     fn tell(&self) {
@@ -262,7 +263,7 @@ impl Follower {
         } else {
             tracing::error!(
                 generation,
-                "the kernel does not follow the configuration; the agent does, and it is tried again"
+                "the configuration is not acknowledged: the agent decides by it, the kernel may not everywhere; it is tried again"
             );
             self.behind = Some(next);
         }

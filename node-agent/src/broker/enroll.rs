@@ -2,7 +2,7 @@
 
 use super::{
     Broker, BrokerError, PodRows,
-    network::Network,
+    network::{self, Network},
     open_sockets::{self, OpenSocket},
     seeds::Seeds,
 };
@@ -39,7 +39,7 @@ pub struct Enrolled {
     /// An agent before this one had captured the pod.
     pub captured_before: bool,
     /// The addresses again, each time they change.
-    pub address_changes: mpsc::Receiver<Vec<IpAddr>>,
+    pub address_changes: mpsc::Receiver<()>,
 }
 
 /// Non-blocking listening sockets inside the pod's namespace, one or two (by family) of each kind.
@@ -60,7 +60,7 @@ pub(super) struct Pod {
     pub(super) listeners: Arc<Vec<(ListenerKey, OwnedFd)>>,
     pub(super) seeds: Arc<Mutex<Seeds>>,
     /// Ends the watch of addresses when dropped.
-    _network: Network,
+    network: Network,
 }
 
 impl Broker {
@@ -113,7 +113,7 @@ impl Broker {
         if let Some(name) = network.foreign_interface().await? {
             return Err(BrokerError::Foreign(name));
         }
-        let addresses = network.addresses().await?;
+        let addresses = network::addresses(&network.handle()).await?;
         if addresses.is_empty() {
             return Err(BrokerError::NoAddress);
         }
@@ -143,7 +143,7 @@ impl Broker {
                 namespace,
                 listeners: Arc::new(kept),
                 seeds: Arc::new(Mutex::new(seeds)),
-                _network: network,
+                network,
             },
         );
         Ok(Enrolled {
@@ -266,6 +266,22 @@ impl Broker {
     pub fn is_replaced(&self, id: PodId, path: &Path) -> bool {
         self.namespace(id)
             .is_ok_and(|namespace| namespace.is_at(path).is_ok_and(|same| !same))
+    }
+
+    /// The addresses of the pod's namespace, without loopback's.
+    pub async fn addresses(&self, id: PodId) -> Result<Vec<IpAddr>, BrokerError> {
+        let handle = self.pods().get(&id).map(|pod| pod.network.handle());
+        network::addresses(&handle.ok_or(BrokerError::NotEnrolled(id))?).await
+    }
+
+    /// Watches the pod's addresses anew, where the watch that came with the enrolment has ended.
+    pub fn watch_addresses(&self, id: PodId) -> Result<mpsc::Receiver<()>, BrokerError> {
+        let (network, changes) = Network::open(&*self.namespace(id)?, &self.home)?;
+        match self.pods().get_mut(&id) {
+            Some(pod) => pod.network = network,
+            None => return Err(BrokerError::NotEnrolled(id)),
+        }
+        Ok(changes)
     }
 
     /// Makes the pod's addresses in the map these, and the marked route's source with them.

@@ -7,7 +7,11 @@
 //! enrolled, its own program is still the predecessor's, with the predecessor's maps. Listeners of the one who has
 //! stepped aside stay open: a handshake that began at them ends at them.
 
-use super::{Broker, BrokerError, KernelError, PodRows, enroll::Pod};
+use super::{
+    Broker, BrokerError, KernelError, PodRows,
+    enroll::Pod,
+    network::{self, Network},
+};
 use crate::{
     kernel::{
         events::{Events, Passages},
@@ -82,8 +86,8 @@ impl Broker {
     }
 
     async fn describe(&self, id: PodId, namespace: &Netns, rows: &PodRows) -> Result<(), BrokerError> {
-        let (network, _) = super::network::Network::open(namespace, &self.home)?;
-        let addresses = network.addresses().await?;
+        let (network, _) = Network::open(namespace, &self.home)?;
+        let addresses = network::addresses(&network.handle()).await?;
         self.set_addresses(id, &addresses)?;
         self.update(id, rows)
     }
@@ -126,9 +130,17 @@ impl Broker {
             self.programs.steer_again(id)?;
         }
         closed?;
-        self.programs.clean_up()?;
+        if let Err(error) = self.programs.clean_up() {
+            // They do nothing; the next agent removes them.
+            tracing::warn!(%error, "maps of an earlier agent stay, which nothing uses");
+        }
         self.unsettled.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether [`Self::settle`] has something to do.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::Relaxed)
     }
 
     /// A pod that is captured and not steered was let go by a successor whose maps are not these.

@@ -27,8 +27,6 @@ const LOOPBACK: u32 = 1;
 const REFUSAL_PRIORITY: u32 = CAPTURE_RULE_PRIORITY + 1;
 /// For an answer of the kernel, which comes at once or never.
 const ANSWER: Duration = Duration::from_secs(5);
-/// After addresses could not be read.
-const AGAIN: Duration = Duration::from_secs(1);
 /// Address changes come in bursts (two families, duplicate address detection).
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -39,11 +37,8 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Connects, and sends the addresses each time they change.
-    pub(super) fn open(
-        namespace: &Netns,
-        home: &Netns,
-    ) -> Result<(Self, mpsc::Receiver<Vec<IpAddr>>), BrokerError> {
+    /// Connects, and tells each time that the addresses may have changed, until the connection is lost.
+    pub(super) fn open(namespace: &Netns, home: &Netns) -> Result<(Self, mpsc::Receiver<()>), BrokerError> {
         let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, handle, mut messages) = namespace
             .run(home, || rtnetlink::new_multicast_connection(&groups))
@@ -54,7 +49,6 @@ impl Network {
         let (changes, receiver) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
-        let watched = handle.clone();
         tasks.spawn(async move {
             while messages.next().await.is_some() {
                 tokio::time::sleep(SETTLE).await;
@@ -62,14 +56,7 @@ impl Network {
                     futures_util::FutureExt::now_or_never(messages.next()),
                     Some(Some(_))
                 ) {}
-                let now = loop {
-                    match addresses(&watched).await {
-                        Ok(now) => break now,
-                        Err(error) => tracing::warn!(%error, "cannot read a pod's addresses after a change"),
-                    }
-                    tokio::time::sleep(AGAIN).await;
-                };
-                if changes.send(now).await.is_err() {
+                if changes.send(()).await.is_err() {
                     return;
                 }
             }
@@ -95,9 +82,9 @@ impl Network {
         answered("listing the pod's interfaces", links).await
     }
 
-    /// All addresses but loopback's.
-    pub(super) async fn addresses(&self) -> Result<Vec<IpAddr>, BrokerError> {
-        addresses(&self.handle).await
+    /// For questions beside the watch.
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// Routes what carries the mark to loopback, with the pod's address as source, and nowhere else, whatever device a socket is
@@ -218,7 +205,8 @@ fn link_name(link: &LinkMessage) -> String {
     name.unwrap_or_else(|| format!("number {}", link.header.index))
 }
 
-async fn addresses(handle: &Handle) -> Result<Vec<IpAddr>, BrokerError> {
+/// All addresses of a pod but loopback's.
+pub(super) async fn addresses(handle: &Handle) -> Result<Vec<IpAddr>, BrokerError> {
     let found = handle.address().get().execute().try_collect();
     let found: Vec<AddressMessage> = answered("reading the pod's addresses", found).await?;
     let mut addresses: Vec<IpAddr> = found

@@ -5,56 +5,77 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::LocalPod;
-use crate::context::Context;
+use crate::{broker::BrokerError, context::Context};
 
-/// After a change that could not be followed, or while another agent is on duty.
+/// From a failure to the next attempt, doubled with each.
 const AGAIN: Duration = Duration::from_secs(2);
+/// The longest such wait: an attempt holds configurations up, and makes the pod's verdicts void.
+const LONGEST: Duration = Duration::from_secs(64);
 
-/// Has the kernel follow the pod's addresses, which are `known` at first, for as long as they are told of.
+/// What the kernel has been told, and how that goes.
+struct Followed {
+    /// `None` while it may be half of it.
+    known: Option<BTreeSet<IpAddr>>,
+    /// Before the next attempt, if one is due.
+    wait: Option<Duration>,
+}
+
+/// Has the kernel follow the pod's addresses, which are `known` at first.
 pub(super) async fn follow(
     context: Arc<Context>,
     pod: Arc<LocalPod>,
-    mut known: BTreeSet<IpAddr>,
-    mut changes: mpsc::Receiver<Vec<IpAddr>>,
+    known: BTreeSet<IpAddr>,
+    mut changes: mpsc::Receiver<()>,
 ) {
-    // What is there and was not followed.
-    let mut open = None;
+    let mut followed = Followed {
+        known: Some(known),
+        wait: None,
+    };
     loop {
-        let addresses = tokio::select! {
-            changed = changes.recv() => match changed {
-                Some(addresses) => addresses,
-                None => return,
-            },
-            () = sleep(AGAIN), if open.is_some() => match open.take() {
-                Some(addresses) => addresses,
-                None => continue,
-            },
+        let is_watched = tokio::select! {
+            hint = changes.recv() => hint.is_some(),
+            () = sleep(followed.wait.unwrap_or_default()), if followed.wait.is_some() => true,
         };
-        // Also told that a router was heard of again, or that an address is nobody else's.
-        let now = addresses.iter().copied().collect();
-        open = if known == now {
-            None
-        } else if has_followed(&context, &pod, &addresses).await {
-            known = now;
-            None
-        } else {
-            Some(addresses)
+        let done = async {
+            if !is_watched {
+                // Whatever happened meanwhile was not told.
+                changes = context.broker.watch_addresses(pod.id)?;
+            }
+            followed.look(&context, &pod).await
+        };
+        followed.wait = match done.await {
+            Ok(true) => None,
+            Ok(false) => Some(AGAIN),
+            Err(error) => {
+                let wait = followed.wait.map_or(AGAIN, |wait| (wait * 2).min(LONGEST));
+                tracing::warn!(pod = %pod.uid, %error, again_in = ?wait, "cannot follow a pod's change of address");
+                if !is_watched {
+                    sleep(wait).await;
+                }
+                Some(wait)
+            }
         };
     }
 }
 
-async fn has_followed(context: &Arc<Context>, pod: &LocalPod, addresses: &[IpAddr]) -> bool {
-    let _writing = context.duty.writing().await;
-    if !context.duty.is_on() {
-        return false;
-    }
-    // With what is noted as left, or it would never be left again.
-    context.verdicts.renew(context, pod.id);
-    match context.broker.readdress(pod.id, addresses).await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(pod = %pod.uid, %error, "cannot follow a pod's change of address; it is tried again");
-            false
+impl Followed {
+    /// False while it is another agent that the kernel follows.
+    async fn look(&mut self, context: &Arc<Context>, pod: &LocalPod) -> Result<bool, BrokerError> {
+        let addresses = context.broker.addresses(pod.id).await?;
+        let now = addresses.iter().copied().collect();
+        // Also told that a router was heard of again, or that an address is nobody else's.
+        if self.known.as_ref() == Some(&now) {
+            return Ok(true);
         }
+        let _writing = context.duty.writing().await;
+        if !context.duty.is_on() {
+            return Ok(false);
+        }
+        self.known = None;
+        // With what is noted as left, or it would never be left again.
+        context.verdicts.renew(context, pod.id);
+        context.broker.readdress(pod.id, &addresses).await?;
+        self.known = Some(now);
+        Ok(true)
     }
 }

@@ -170,9 +170,13 @@ pub enum TunnelError {
 }
 
 impl TunnelError {
-    /// Whether it rests on what one of the two sides believed at that moment.
+    /// Whether it rests on what one of the two sides believed when the tunnel was made.
     pub(super) fn is_about_trust(&self) -> bool {
-        matches!(self.reason(), Reason::PeerUntrusted | Reason::CertificateRefused)
+        // What a peer answers to CONNECT is its own word.
+        matches!(
+            self,
+            Self::Tls { .. } | Self::Http2 { .. } | Self::Untrusted { .. }
+        ) && matches!(self.reason(), Reason::PeerUntrusted | Reason::CertificateRefused)
     }
 
     /// The stable code for logs and metrics.

@@ -29,6 +29,8 @@ use super::{ConnectRequest, Shown, TunnelError, TunnelSettings, TunnelStats, Tun
 
 /// A stream that a closing connection did not take is tried on another connection this often.
 const RETRIES: usize = 2;
+/// So many connections that others began before a caller came may refuse it for trust; then that is its answer.
+const EARLIER: usize = 8;
 /// Time for connections to notice that the agent ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -61,7 +63,7 @@ pub struct Pool {
 /// What a caller without a free place on a connection does.
 enum Step {
     Use(Lease),
-    Wait(oneshot::Receiver<Granted>),
+    Wait(u64, oneshot::Receiver<Granted>),
     Connect(u64, oneshot::Receiver<Granted>),
 }
 
@@ -89,7 +91,8 @@ impl Pool {
     ///
     /// # Errors
     /// Within `connect + tls + http2 + response` of the settings; callers who wait for one connection share its
-    /// failure, but for one about trust, for which those who did not begin it try once more.
+    /// failure. But where one that was begun before the caller came is refused for trust, the caller goes on to the next or
+    /// begins one of its own.
     pub async fn open(
         self: &Arc<Self>,
         key: &PoolKey,
@@ -104,31 +107,29 @@ impl Pool {
         }
         let mut dial = Some(dial);
         let mut refused = None;
-        // What others began may rest on the trust of before this caller came, at either end: that is asked for once more.
-        let mut once_more = true;
-        for _ in 0..=RETRIES {
-            let mut own = false;
-            let lease = loop {
-                let step = match self.step(key, dial.is_some()) {
-                    Some(step) => step?,
+        // What began before this caller came may rest on the trust of before, at either end: that is no answer to it.
+        let came = self.ids.load(Ordering::Relaxed);
+        let (mut again, mut earlier) = (RETRIES, EARLIER);
+        loop {
+            let (id, lease) = loop {
+                let (id, granted) = match self.step(key, dial.is_some()) {
                     None => return Err(refused.unwrap_or(TunnelError::Evicted)),
-                };
-                let granted = match step {
-                    Step::Use(lease) => break lease,
-                    Step::Wait(granted) => granted,
-                    Step::Connect(id, granted) => {
-                        if let Some(dial) = dial.take() {
-                            self.start(id, key.clone(), shown.clone(), dial());
+                    Some(step) => match step? {
+                        Step::Use(lease) => break (lease.id(), lease),
+                        Step::Wait(id, granted) => (id, granted),
+                        Step::Connect(id, granted) => {
+                            if let Some(dial) = dial.take() {
+                                self.start(id, key.clone(), shown.clone(), dial());
+                            }
+                            (id, granted)
                         }
-                        own = true;
-                        granted
-                    }
+                    },
                 };
                 match granted.await {
-                    Ok(Granted::Place(lease)) => break lease,
+                    Ok(Granted::Place(lease)) => break (id, lease),
                     Ok(Granted::Full) => {}
-                    Ok(Granted::Failed(error)) if once_more && !own && error.is_about_trust() => {
-                        once_more = false;
+                    Ok(Granted::Failed(error)) if id < came && earlier > 0 && error.is_about_trust() => {
+                        earlier -= 1;
                         refused = Some(error);
                     }
                     Ok(Granted::Failed(error)) => return Err(error),
@@ -136,16 +137,18 @@ impl Pool {
                 }
             };
             match self.request(lease, key.address, &request).await {
-                Err((error, true)) => refused = Some(error),
-                Err((error, false)) if once_more && !own && error.is_about_trust() => {
-                    once_more = false;
+                Ok(stream) => return Ok(stream),
+                Err((error, _)) if id < came && earlier > 0 && error.is_about_trust() => {
+                    earlier -= 1;
                     refused = Some(error);
                 }
-                Err((error, false)) => return Err(error),
-                Ok(stream) => return Ok(stream),
+                Err((error, true)) if again > 0 => {
+                    again -= 1;
+                    refused = Some(error);
+                }
+                Err((error, _)) => return Err(error),
             }
         }
-        Err(refused.unwrap_or(TunnelError::Evicted))
     }
 
     /// Closes all tunnels of a workload that left the node, streams included.
@@ -221,7 +224,7 @@ impl Pool {
             if let Some(attempt) = entry.attempt_with_room(self.settings.max_streams_per_connection as usize)
             {
                 attempt.waiters.push(sender);
-                Some(Step::Wait(receiver))
+                Some(Step::Wait(attempt.id, receiver))
             } else if can_dial {
                 let id = self.ids.fetch_add(1, Ordering::Relaxed);
                 entry.attempts.push(Attempt {

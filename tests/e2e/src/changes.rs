@@ -16,6 +16,8 @@ use crate::clock::now;
 const SOON: Duration = Duration::from_secs(20);
 /// Changes after which the probes' records are looked through and forgotten.
 const LAP: usize = 200;
+/// Longer than an answer takes where one is certain, and shorter than a probe waits: what hangs is neither let in nor refused.
+const HANGS: i64 = 2_000_000_000;
 /// Between looks whether a change is acknowledged.
 const LOOK: Duration = Duration::from_millis(4);
 
@@ -104,6 +106,7 @@ impl Run {
     /// It is no number.
     pub fn new(variable: &'static str, usual: usize) -> Result<Self> {
         let asked = std::env::var(variable).map_or(Ok(usual), |number| number.parse().context(variable))?;
+        ensure!(asked > 0, "{variable}: no changes");
         Ok(Self {
             asked,
             begun: Instant::now(),
@@ -151,8 +154,8 @@ impl Run {
             server.certain.clear();
             server.is_certain(from);
         }
-        for number in 0..LAP.min(self.asked - self.took.len()) {
-            let number = number % order.len();
+        for _ in 0..LAP.min(self.asked - self.took.len()) {
+            let number = self.took.len() % order.len();
             let begun = (Instant::now(), now()?);
             let mut open = false;
             for which in order[number] {
@@ -201,6 +204,12 @@ impl Run {
             let at = |key: &str| line[key].as_i64().with_context(|| format!("no {key} in {line}"));
             let (begun, ended) = (at("begun_ns")?, at("ended_ns")?);
             while certain.next_if(|certain| certain.until <= begun).is_some() {}
+            ensure!(
+                line["result"] == "ok" || ended - begun < HANGS,
+                "{} {}: hangs: {line}",
+                server.name,
+                server.way
+            );
             let Some(certain) = certain
                 .peek()
                 .filter(|certain| certain.from <= begun && ended <= certain.until)
@@ -222,7 +231,7 @@ impl Run {
             server.way, seen[1], seen[0]
         );
         // Probes in at least every second change, or this showed little.
-        let each = server.certain.len() / 4;
+        let each = (server.certain.len() / 4).max(1);
         let enough = |open: bool| {
             let was = server.certain.iter().any(|certain| certain.open == open);
             !was || seen[usize::from(open)] >= each

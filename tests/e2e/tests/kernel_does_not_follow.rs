@@ -41,7 +41,7 @@ fn what_the_kernel_does_not_follow_is_not_acknowledged() -> Result<()> {
     fs::create_dir(connect)?;
     mesh.config.peer_authentication(INSIDE, "STRICT")?;
     mesh.config.remove("broken")?;
-    says(agent, "the kernel does not follow the configuration")?;
+    says(agent, "the configuration is not acknowledged")?;
     std::thread::sleep(Duration::from_secs(3));
     ensure!(agent.generation()? == 0, "acknowledged");
     ensure!(agent.get("/readyz")?.status != 200, "ready");
@@ -72,7 +72,7 @@ fn what_an_agent_before_left_and_cannot_be_closed_is_not_acknowledged() -> Resul
     fs::create_dir(&foreign)?;
     mesh.config.remove("broken")?;
     says(agent, "what an earlier agent left may hold still")?;
-    says(agent, "the kernel does not follow the configuration")?;
+    says(agent, "the configuration is not acknowledged")?;
     std::thread::sleep(Duration::from_secs(3));
     ensure!(agent.generation()? == 0, "acknowledged");
     ensure!(agent.get("/readyz")?.status != 200, "ready");

@@ -140,7 +140,7 @@ impl Pool {
             tokio::select! {
                 () = pooled.settled() => {}
                 () = pooled.cancelled() => {
-                    let error = TunnelError::Http2Timeout { address: key.address, after: self.settings.http2 };
+                    let error = pooled.why_unsettled(key.address, self.settings.http2);
                     self.grant(registered, &Err(error));
                     return;
                 }

@@ -1,8 +1,9 @@
 //! The connections and attempts of one key.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -168,6 +169,20 @@ impl Pooled {
         self.cancel.cancelled().await;
     }
 
+    /// Why it ended, or is to end, before the peer's SETTINGS had come within `after`.
+    pub(super) fn why_unsettled(&self, address: SocketAddr, after: Duration) -> TunnelError {
+        if let Err(why) = self.believed.now() {
+            return TunnelError::Untrusted { address, why };
+        }
+        match self.sender.clone().ready().now_or_never() {
+            Some(Err(source)) => TunnelError::Http2 {
+                address,
+                source: Arc::new(source),
+            },
+            _ => TunnelError::Http2Timeout { address, after },
+        }
+    }
+
     fn takes_streams(&self, now: SystemTime) -> bool {
         // Fails after GOAWAY and when the connection is lost.
         let alive = !matches!(self.sender.clone().ready().now_or_never(), Some(Err(_)));
@@ -207,6 +222,11 @@ impl Lease {
 
     pub(super) fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// Of the connection: the order in which they were begun.
+    pub(super) fn id(&self) -> u64 {
+        self.0.id
     }
 
     /// Whether the peer is believed at this moment; the reason, if not.

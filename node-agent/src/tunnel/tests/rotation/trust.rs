@@ -1,5 +1,7 @@
 //! Peers that are not believed any more.
 
+use futures_util::future::join_all;
+
 use super::*;
 
 #[tokio::test]
@@ -92,24 +94,43 @@ async fn who_joined_a_tunnel_that_is_refused_for_the_trust_of_before_makes_anoth
     let both = root(&there) + &root(&here);
     put(&here.path().join("bundle.pem"), &both);
     let (server, client) = (Agent::start(there, hour), Agent::start(here, hour));
-    let delay = Duration::from_millis(200);
-    let address = slow_answers(server.serve().await.0, delay).await;
-    let first = client.open(address);
-    // The server has refused the first by then, and the refusal is under way.
-    let second = async {
-        tokio::time::sleep(delay + delay / 2).await;
-        server.trust(&[&both]);
-        let answer = client.open(address).await.map(drop);
-        (answer, client.stats.dials.load(Ordering::Relaxed))
+    let delay = Duration::from_millis(100);
+    let (server_address, _ends) = server.serve().await;
+    let address = slow_answers(server_address, delay).await;
+    for callers in [1, 40] {
+        let began = (
+            server.stats.server_handshakes.failed(),
+            client.stats.dials.load(Ordering::Relaxed),
+        );
+        let first = join_all((0..callers).map(|_| client.open(address)));
+        // The server has refused the first by then, and the refusal is under way.
+        let second = async {
+            until(|| server.stats.server_handshakes.failed() > began.0).await;
+            server.trust(&[&both]);
+            client.open(address).await.map(drop)
+        };
+        let (first, second) = tokio::join!(first, second);
+        // Who began it has its answer; the others of 40 came after it, too.
+        let refused: Vec<_> = first.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refused.len(), 1, "{callers}: {refused:?}");
+        assert!(refused[0].starts_with("certificate_refused: "), "{refused:?}");
+        second.unwrap();
+        let dials = client.stats.dials.load(Ordering::Relaxed) - began.1;
+        assert_eq!(dials, 2, "the others came while the first was under way");
+        server.trust(&[&server.root()]);
+        until(|| client.pool.connections() == 0).await;
+    }
+}
+
+async fn until(so: impl Fn() -> bool) {
+    let waiting = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     };
-    let (first, (second, dials)) = tokio::join!(first, second);
-    let refused = first.map(drop).unwrap_err();
-    assert!(refused.starts_with("certificate_refused: "), "{refused}");
-    second.unwrap();
-    assert_eq!(
-        dials, 2,
-        "one for each: the second came while the first was under way"
-    );
+    tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
