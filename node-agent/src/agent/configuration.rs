@@ -219,7 +219,15 @@ impl Follower {
             }
             Update::Refused { errors, nothing_kept } => {
                 let count = self.refuse(&errors);
-                if self.report.in_force().from == Origin::Nothing {
+                let stays = format!("the last good one stays in force; {count}");
+                if let Some(behind) = &mut self.behind {
+                    // What the agent decides by already, and the kernel soon.
+                    if self.report.in_force().from == Origin::Nothing {
+                        self.configured
+                            .failed(format!("{count}; the one before it is not acknowledged yet"));
+                    }
+                    behind.remark = Some(stays);
+                } else if self.report.in_force().from == Origin::Nothing {
                     let kept = nothing_kept.unwrap_or_else(|| "none is kept".into());
                     // What an agent before this one let the kernel do by itself rests on a configuration that nobody has.
                     Verdicts::void_all(&self.context).await;
@@ -230,8 +238,7 @@ impl Follower {
                     self.configured
                         .failed(format!("{count}; no last good one: {kept}"));
                 } else {
-                    self.configured
-                        .ok_but(format!("the last good one stays in force; {count}"));
+                    self.configured.ok_but(stays);
                 }
             }
         }

@@ -32,6 +32,7 @@ pub struct Server {
     pub client: Pod,
     /// Where they go.
     pub to: SocketAddr,
+    interval_ms: u32,
     open: bool,
     certain: Vec<Certain>,
 }
@@ -55,9 +56,16 @@ impl Server {
             way,
             client: client.clone(),
             to,
+            interval_ms: 1,
             open: true,
             certain: Vec::new(),
         }
+    }
+
+    /// The same, probed less often: who is let in 500 times a second has no port left after a minute.
+    #[must_use]
+    pub fn every(self, interval_ms: u32) -> Self {
+        Self { interval_ms, ..self }
     }
 
     fn is_certain(&mut self, from: i64) {
@@ -142,7 +150,8 @@ impl Run {
         mut change: impl FnMut(usize, bool) -> Result<()>,
     ) -> Result<()> {
         let probes = servers.iter().map(|server| {
-            let args = format!("probe --to {} --interval-ms 1 --timeout-ms 3000", server.to);
+            let (to, interval) = (server.to, server.interval_ms);
+            let args = format!("probe --to {to} --interval-ms {interval} --timeout-ms 3000");
             net.app(&server.client, &args)
         });
         let mut probes = probes.collect::<Result<Vec<_>>>()?;

@@ -76,9 +76,18 @@ fn what_an_agent_before_left_and_cannot_be_closed_is_not_acknowledged() -> Resul
     std::thread::sleep(Duration::from_secs(3));
     ensure!(agent.generation()? == 0, "acknowledged");
     ensure!(agent.get("/readyz")?.status != 200, "ready");
+    // Nor is it forgotten for a later one that is refused.
+    mesh.config.write("broken", "kind: [")?;
+    wait::until("the agent to tell of both", SOON, || {
+        let said = agent.get("/readyz")?.body;
+        let both = said.contains("the directory is refused") && said.contains("is not acknowledged yet");
+        Ok(both.then_some(()))
+    })?;
     fs::remove_dir(&foreign)?;
     wait::until("the configuration to be acknowledged", SOON, || {
-        Ok((agent.generation()? > 0 && agent.get("/readyz")?.status == 200).then_some(()))
+        let ready = agent.get("/readyz?verbose")?;
+        let in_force = agent.generation()? > 0 && ready.status == 200;
+        Ok((in_force && ready.body.contains("the last good one stays in force")).then_some(()))
     })
 }
 

@@ -115,7 +115,7 @@ impl Stage {
             Server::new("shown", "the server is revoked", &client, shown.at4(5000)),
             Server::new("far", "the client is revoked", &caller, far.at6(5000)),
             // Whom no change concerns; nor those to and from the other node, while a certificate is revoked.
-            Server::new("near", "on one node", &client, near.at4(5000)),
+            Server::new("near", "on one node", &client, near.at4(5000)).every(5),
         ];
         Ok(Self {
             mesh,

@@ -59,7 +59,7 @@ pub(crate) fn boot(tag: &str, kernel: &Path, image: &Path) -> Result<Counts> {
 ///
 /// Both processors of the guest in one thread: with a thread each, qemu before 8.1 translates code while the other processor
 /// writes it (QEMU commit deba78709ae8), and a kernel that switches one of its static keys then, as for each program that is
-/// attached, dies of its own breakpoint (`Oops: int3`), once in some dozens of boots.
+/// attached, dies of its own breakpoint (`Oops: int3`).
 fn accelerator() -> String {
     env::var("TRAMLINE_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=single".to_owned())
 }
