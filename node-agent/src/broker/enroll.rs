@@ -38,7 +38,7 @@ pub struct Enrolled {
     pub already_open: Vec<OpenSocket>,
     /// An agent before this one had captured the pod.
     pub captured_before: bool,
-    /// The addresses again, each time they change.
+    /// Told each time that the addresses may have changed; ends with the watch.
     pub address_changes: mpsc::Receiver<()>,
 }
 

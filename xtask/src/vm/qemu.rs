@@ -11,7 +11,7 @@ use crate::report;
 use crate::test::counts::Counts;
 
 /// Seconds for a whole boot with all its tests; `timeout` ends qemu then.
-const LIMIT: u32 = 1_500;
+const LIMIT: u32 = 900;
 
 /// Boots and counts what the guest reports; a guest that stops half-way counts as one failure. `tag` is put before each of
 /// its lines.
